@@ -1,0 +1,37 @@
+"""npvae: a variational autoencoder from scratch in NumPy, with every gradient derived by hand and proven.
+
+The map, in the order to read it (each file knows only those above it):
+
+    layers.py        affine map and activations                    } pairs of pure functions,
+    latent.py        reparameterisation, Gaussian KL divergence    } forward and backward
+    likelihood.py    p(x|z): negative log-likelihoods              } side by side
+    optim.py         optimisers over one flat parameter vector
+    backend.py       the table of ops: NumPy to be read, Numba to be run
+    kernels/         the compiled twins, and the Ising simulation
+    checks.py        what is refused at the boundary, and how it is said
+    checkpoint.py    one file format for models and runs
+    vae.py           the model: VAE.forward and VAE.backward as mirror images
+    data/            ising.py, mnist.py, arrays.py (the user's own files)
+    train.py         minibatches, schedules, the loop, the history
+    evaluate.py      ELBO, importance-weighted log-likelihood, active units, bits per dimension
+    gradcheck.py     complex step, directional, Taylor, adjoint and finite-difference checks (knows only NumPy)
+    plots.py         every picture
+    runs.py          the run folder
+    cli.py           the command `npvae`
+
+    x ─ layers ─▶ h ─ layers ─▶ mu, logvar ─(+eps) latent ─▶ z ─ layers ─▶ h' ─ layers ─▶ logits ─ likelihood ─▶ nll
+                                   └───────────── latent: kl ────────────────────────────────────────────────▶ kl
+                                                             loss = mean over batch of (nll + beta * kl)
+"""
+
+from npvae import checkpoint, data, evaluate, latent, layers, likelihood, optim
+from npvae.optim import SGD, AdaGrad, Adam, Momentum, RMSProp
+from npvae.train import History, fit, fit_lbfgs
+from npvae.vae import VAE, Terms
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SGD", "VAE", "AdaGrad", "Adam", "History", "Momentum", "RMSProp", "Terms", "checkpoint", "data", "evaluate", "fit",
+    "fit_lbfgs", "latent", "layers", "likelihood", "optim",
+]  # fmt: skip

@@ -1,0 +1,61 @@
+"""Checks at the boundary: what cannot be used is refused with one line that says what came and what is needed."""
+
+import numbers
+
+import numpy as np
+
+
+def choice(name, value, allowed):
+    """Raise ValueError unless value is one of the allowed names."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+
+
+def integer(name, value, minimum):
+    """`value` as an int of at least `minimum`, else ValueError."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
+        raise ValueError(f"{name} must be an integer of at least {minimum}; got {value!r}")
+    return int(value)
+
+
+def number(name, value, above=None, minimum=None):
+    """`value` as a finite float, greater than `above` or at least `minimum` where given, else ValueError."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool) and np.isfinite(value)
+    if not is_number or (above is not None and value <= above) or (minimum is not None and value < minimum):
+        bound = "" if above is None and minimum is None else f" {'above' if minimum is None else 'of at least'} "
+        bound += "" if not bound else f"{above if minimum is None else minimum}"
+        raise ValueError(f"{name} must be a finite number{bound}; got {value!r}")
+    return float(value)
+
+
+def real_array(name, value, ndims=(2,), n_columns=None):
+    """`value` as a real array of non-zero size and one of the given numbers of axes, else ValueError."""
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name} must be a rectangular array of numbers; got rows of different lengths") from None
+    width = "n_columns" if n_columns is None else n_columns
+    needs = f"{name} must be a real array of shape {' or '.join('(' + 'n, ' * (n - 1) + f'{width})' for n in ndims)}"
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{needs}; got dtype {array.dtype}")
+    if array.ndim not in ndims or n_columns not in (None, array.shape[-1]):
+        raise ValueError(f"{needs}; got shape {array.shape}")
+    if array.size == 0:
+        raise ValueError(f"{needs} with at least one row; got shape {array.shape}")
+    return array
+
+
+def finite(name, array):
+    """Raise ValueError if an array holds NaN or infinity, saying where."""
+    ok = np.isfinite(array)
+    if not ok.all():
+        index = tuple(int(i) for i in np.argwhere(~ok)[0])
+        raise ValueError(f"{name} must be finite; got {array[index]} at {list(index)} ({(~ok).sum()} such values)")
+
+
+def unit_interval(name, array):
+    """Raise ValueError if an array leaves [0, 1], as Bernoulli targets must not."""
+    low, high = array.min(), array.max()
+    if low < 0 or high > 1:
+        hint = ": divide grey levels by 255" if low >= 0 and 1 < high <= 255 else ""
+        raise ValueError(f"{name} must lie in [0, 1] for the Bernoulli likelihood; got values from {low} to {high}{hint}")

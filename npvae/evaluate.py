@@ -1,0 +1,129 @@
+"""What a trained model is worth: ELBO, importance-weighted log-likelihood, active units, bits per dimension.
+
+Data x (B, D) is what the model describes: for the Bernoulli likelihood zeros and ones, so binarise grey images first
+(`binarize`). `rng` is a Generator or a seed. All sums and exponentials are in float64, whatever the model's dtype.
+
+Shapes: B data, D data dimensions, L latent, S samples per datum.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from npvae.data.arrays import as_rows, grey_scale
+from npvae.latent import gaussian_kl_forward
+from npvae.train import progress_bar
+
+ROWS_PER_PASS = 2000  # decoder rows at a time: keeps memory flat and the products in cache
+
+
+class Elbo(NamedTuple):
+    """Evidence lower bound in nats, its two parts and its Monte Carlo error: means over the data."""
+
+    elbo: float  # −nll − kl
+    nll: float
+    kl: float
+    standard_error: float  # of elbo, from the noise of z alone (NaN for one sample); the data are taken as given
+
+
+def binarize(x, rng=None):
+    """One draw of zeros and ones with the grey levels x (n, D) as probabilities; uint8 0–255 are read as 0–1. -> float32."""
+    x = as_rows(x)
+    rng = np.random.default_rng(rng)
+    scale = np.float32(grey_scale(x))
+    out = np.empty(x.shape, np.float32)
+    for rows in _slices(len(x), ROWS_PER_PASS):
+        out[rows] = rng.random(x[rows].shape, np.float32) < x[rows] * scale
+    return out
+
+
+def elbo(model, x, rng=None, n_samples=1):
+    """ELBO = E_q[log p(x|z)] − KL(q(z|x) ‖ p(z)), with S = n_samples draws of z per datum and the KL in closed form.
+
+    The lectures' central equation; Kingma & Welling 2013, equation 3.
+    """
+    x, rng = model.check_data(x), np.random.default_rng(rng)
+    nll = np.zeros((n_samples, len(x)))
+    kl = np.empty(len(x))
+    for rows in _slices(len(x), ROWS_PER_PASS):
+        mu, logvar = model.encode(x[rows])
+        kl[rows] = gaussian_kl_forward(mu, logvar)[0].sum(axis=1, dtype=np.float64)  # (B, L) -> (B,)
+        for s in range(n_samples):
+            nll[s, rows] = _log_weights(model, x[rows], mu, logvar, rng, 1)[1][0]
+    mean_nll, mean_kl = float(nll.mean()), float(kl.mean())
+    error = math.sqrt(nll.var(axis=0, ddof=1).sum() / n_samples) / len(x) if n_samples > 1 else math.nan
+    return Elbo(-mean_nll - mean_kl, mean_nll, mean_kl, error)
+
+
+def log_likelihood(model, x, n_samples=100, rng=None, progress=False):
+    """Importance-weighted estimate of log p(x) of each datum, (B,) in nats. Burda, Grosse & Salakhutdinov 2016, equation 8:
+
+        log p(x) ≥ E[log 1/S Σ_s w_s],  w_s = p(x, z_s)/q(z_s|x),  z_s ~ q(z|x)
+
+    For S = n_samples = 1 it is the ELBO in expectation, and it grows with S towards log p(x).
+    """
+    x, rng = model.check_data(x), np.random.default_rng(rng)
+    n_samples = int(n_samples)
+    out = np.empty(len(x))
+    rows_per_pass = max(1, min(len(x), ROWS_PER_PASS // min(n_samples, 100)))
+    samples_per_pass = max(1, ROWS_PER_PASS // rows_per_pass)
+    with progress_bar(progress, total=len(x), desc="log-likelihood") as bar:
+        for rows in _slices(len(x), rows_per_pass):
+            mu, logvar = model.encode(x[rows])
+            total = np.full(len(mu), -np.inf)  # log Σ_s w_s so far
+            for samples in _slices(n_samples, samples_per_pass):
+                log_w, _ = _log_weights(model, x[rows], mu, logvar, rng, samples.stop - samples.start)  # (S, B)
+                total = np.logaddexp(total, log_sum_exp(log_w))
+            out[rows] = total - math.log(n_samples)
+            bar.update(len(mu))
+    return out
+
+
+def _log_weights(model, x, mu, logvar, rng, n_samples):
+    """log w = log p(x|z) + log p(z) − log q(z|x), and nll = −log p(x|z), of S samples of each row: (S, B) each.
+
+    With z = mu + σ eps the constants of the two Gaussians cancel: log p(z) − log q(z|x) = ½ Σ_l (eps² + logvar − z²).
+    """
+    eps = rng.standard_normal((n_samples, *mu.shape))  # (S, B, L)
+    z = mu + np.exp(0.5 * logvar.astype(np.float64)) * eps  # (S, B, L)
+    output = model.decoder_output(z.reshape(-1, model.n_latent).astype(model.dtype))  # (S B, L) -> (S B, D)
+    nll, _ = model.nll_forward(output.reshape(n_samples, *x.shape), x)  # (S, B, D) -> (S, B)
+    log_ratio = 0.5 * (eps * eps + logvar - z * z).sum(axis=-1)  # (S, B, L) -> (S, B)
+    return log_ratio - nll, nll
+
+
+def log_sum_exp(values):
+    """log Σ e^values over the first axis, without overflow: (S, B) -> (B,)."""
+    largest = values.max(axis=0)
+    return largest + np.log(np.exp(values - largest).sum(axis=0))
+
+
+def posterior_means(model, x):
+    """mu(x) (n, L) and the KL of each latent dimension, averaged over the data, (L,) in nats."""
+    x = model.check_data(x)
+    mu = np.empty((len(x), model.n_latent))
+    kl = np.zeros(model.n_latent)
+    for rows in _slices(len(x), ROWS_PER_PASS):
+        mu[rows], logvar = model.encode(x[rows])
+        kl += gaussian_kl_forward(mu[rows], logvar.astype(np.float64))[0].sum(axis=0)
+    return mu, kl / len(x)
+
+
+def kl_per_dimension(model, x):
+    """Mean over the data of each latent dimension's KL(q(z_l|x) ‖ p(z_l)), (L,) in nats: near 0 where z_l is not used."""
+    return posterior_means(model, x)[1]
+
+
+def active_units(model, x, threshold=0.01):
+    """Which latent dimensions are in use, (L,) bool: those with Var_x(E_q[z|x]) above the threshold. Burda et al. 2016."""
+    return posterior_means(model, x)[0].var(axis=0) > threshold
+
+
+def bits_per_dimension(nats, n_features):
+    """A negative log-likelihood (or −ELBO) in nats per datum as bits per data dimension."""
+    return nats / (n_features * math.log(2))
+
+
+def _slices(n, size):
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]

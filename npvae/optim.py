@@ -1,0 +1,196 @@
+"""Optimisers over one flat parameter vector θ with gradient g.
+
+Each is an update, a pure function of arrays that changes θ and its state in place, and a small immutable class that holds
+the hyperparameters. The state (what one step hands to the next) belongs to the caller:
+
+    optimizer = Adam(1e-3)
+    state = initial_state(optimizer, theta)
+    optimizer.step(theta, grad, state)              # theta and state are updated in place
+
+`learning_rate` is a number or a callable of the step (0 for the first). All arrays are (P,), P the number of parameters.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+import numpy as np
+
+
+def sgd_step(theta, grad, learning_rate):
+    """Gradient descent: θ ← θ − η g. Robbins & Monro 1951."""
+    theta -= learning_rate * grad
+
+
+def momentum_step(theta, grad, velocity, learning_rate, momentum):
+    """Heavy ball: v ← γ v + η g; θ ← θ − v. Polyak 1964."""
+    velocity *= momentum
+    velocity += learning_rate * grad
+    theta -= velocity
+
+
+def adagrad_step(theta, grad, sum_of_squares, learning_rate, epsilon):
+    """AdaGrad: r ← r + g²; θ ← θ − η g/(√r + ε). Duchi, Hazan & Singer 2011."""
+    sum_of_squares += grad * grad
+    theta -= learning_rate * grad / (np.sqrt(sum_of_squares) + epsilon)
+
+
+def rmsprop_step(theta, grad, mean_square, learning_rate, decay, epsilon):
+    """RMSProp: v ← ρ v + (1 − ρ) g²; θ ← θ − η g/(√v + ε). Tieleman & Hinton 2012, lecture 6.5."""
+    mean_square *= decay
+    mean_square += (1 - decay) * (grad * grad)
+    theta -= learning_rate * grad / (np.sqrt(mean_square) + epsilon)
+
+
+def adam_step(theta, grad, m, v, t, learning_rate, beta1, beta2, epsilon):
+    """Adam. Kingma & Ba 2015, Algorithm 1, at step t = 1, 2, ...:
+
+    m ← β1 m + (1 − β1) g
+    v ← β2 v + (1 − β2) g²
+    θ ← θ − η m̂/(√v̂ + ε)  with  m̂ = m/(1 − β1ᵗ), v̂ = v/(1 − β2ᵗ)
+    """
+    m *= beta1
+    m += (1 - beta1) * grad
+    v *= beta2
+    v += (1 - beta2) * (grad * grad)
+    step_size = learning_rate / (1 - beta1**t)
+    root_correction = (1 - beta2**t) ** 0.5
+    theta -= step_size * m / (np.sqrt(v) / root_correction + epsilon)
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Plain (stochastic) gradient descent, see `sgd_step`."""
+
+    learning_rate: float | Callable = 1e-2
+    op: ClassVar = "sgd_step"
+    slots: ClassVar = ()
+
+    def __post_init__(self):
+        check_hyperparameters(self)
+
+    def step(self, theta, grad, state, op=sgd_step):
+        _, learning_rate = next_step(self, state)
+        op(theta, grad, learning_rate)
+
+
+@dataclass(frozen=True)
+class Momentum:
+    """Gradient descent with momentum γ, see `momentum_step`."""
+
+    learning_rate: float | Callable = 1e-2
+    momentum: float = 0.9
+    op: ClassVar = "momentum_step"
+    slots: ClassVar = ("velocity",)
+
+    def __post_init__(self):
+        check_hyperparameters(self)
+
+    def step(self, theta, grad, state, op=momentum_step):
+        _, learning_rate = next_step(self, state)
+        op(theta, grad, state["velocity"], learning_rate, self.momentum)
+
+
+@dataclass(frozen=True)
+class AdaGrad:
+    """Step sizes that shrink with the sum of squared gradients, see `adagrad_step`."""
+
+    learning_rate: float | Callable = 1e-2
+    epsilon: float = 1e-8
+    op: ClassVar = "adagrad_step"
+    slots: ClassVar = ("sum_of_squares",)
+
+    def __post_init__(self):
+        check_hyperparameters(self)
+
+    def step(self, theta, grad, state, op=adagrad_step):
+        _, learning_rate = next_step(self, state)
+        op(theta, grad, state["sum_of_squares"], learning_rate, self.epsilon)
+
+
+@dataclass(frozen=True)
+class RMSProp:
+    """Step sizes from a running mean (decay ρ) of squared gradients, see `rmsprop_step`."""
+
+    learning_rate: float | Callable = 1e-3
+    decay: float = 0.9
+    epsilon: float = 1e-8
+    op: ClassVar = "rmsprop_step"
+    slots: ClassVar = ("mean_square",)
+
+    def __post_init__(self):
+        check_hyperparameters(self)
+
+    def step(self, theta, grad, state, op=rmsprop_step):
+        _, learning_rate = next_step(self, state)
+        op(theta, grad, state["mean_square"], learning_rate, self.decay, self.epsilon)
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Bias-corrected running means of gradient (decay β1) and squared gradient (β2), see `adam_step`."""
+
+    learning_rate: float | Callable = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    op: ClassVar = "adam_step"
+    slots: ClassVar = ("m", "v")
+
+    def __post_init__(self):
+        check_hyperparameters(self)
+
+    def step(self, theta, grad, state, op=adam_step):
+        t, learning_rate = next_step(self, state)
+        op(theta, grad, state["m"], state["v"], t, learning_rate, self.beta1, self.beta2, self.epsilon)
+
+
+def initial_state(optimizer, theta):
+    """The state before the first step: the step count "t" and a zero array like theta for each of the optimiser's slots."""
+    return {"t": 0, **{slot: np.zeros_like(theta) for slot in optimizer.slots}}
+
+
+def next_step(optimizer, state):
+    """Advance the step count to t = 1, 2, ... and return it with the learning rate of this step."""
+    learning_rate = at_step(optimizer.learning_rate, state["t"])
+    state["t"] += 1
+    return state["t"], learning_rate
+
+
+def at_step(schedule, step):
+    """The value of a schedule, a number or a callable of the step (0 for the first)."""
+    return float(schedule(step)) if callable(schedule) else float(schedule)
+
+
+def check_hyperparameters(optimizer):
+    """Raise ValueError where a hyperparameter of an optimiser cannot work."""
+    for field in fields(optimizer):
+        name, value = field.name, getattr(optimizer, field.name)
+        if name == "learning_rate" and callable(value):
+            continue
+        decays = name in ("momentum", "decay", "beta1", "beta2")
+        is_number = isinstance(value, (int, float, np.number)) and np.isfinite(value)
+        if not is_number or (not 0 <= value < 1 if decays else value <= 0):
+            needs = "a number in [0, 1)" if decays else "a positive number"
+            raise ValueError(f"{type(optimizer).__name__}: {name} must be {needs}, got {value!r}")
+
+
+def lbfgs(loss_and_grad, theta, max_iterations=200, memory=10, callback=None):
+    """Minimise a deterministic function of θ (P,) by the quasi-Newton method L-BFGS, through scipy.optimize.
+
+    loss_and_grad(theta) -> (number, array (P,)). Each step is θ ← θ − η H g, with the line search's η and with H the inverse
+    Hessian rebuilt from the last `memory` pairs s = Δθ, y = Δg by the BFGS update
+        H ← (I − ρ s yᵀ) H (I − ρ y sᵀ) + ρ s sᵀ,  ρ = 1/(yᵀ s).
+    Nocedal 1980; Liu & Nocedal 1989. `callback(theta)` is called after every iteration. Returns scipy's OptimizeResult, whose
+    x is the minimiser, in float64.
+    """
+    from scipy.optimize import minimize
+
+    return minimize(
+        loss_and_grad,
+        theta.astype(np.float64),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": max_iterations, "maxcor": memory, "maxfun": 20 * max_iterations},
+        callback=callback,
+    )

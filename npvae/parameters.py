@@ -1,0 +1,54 @@
+"""The layout of the flat parameter vector: names, shapes, views, initial values."""
+
+import math
+
+import numpy as np
+
+from npvae import checks
+
+DTYPES = ("float32", "float64", "complex128")
+
+
+def check_dtype(dtype):
+    """`dtype` (a name or a NumPy dtype) as one of the three that a model can have, else ValueError."""
+    try:
+        name = np.dtype(dtype).name
+    except TypeError:
+        name = dtype
+    checks.choice("dtype", name, DTYPES)
+    return np.dtype(name)
+
+
+def shapes_of(n_features, hidden, n_latent, decoder_hidden):
+    """Names and shapes of the parameters, in the order of theta: W (n_in, n_out) and b (n_out,) of every layer."""
+    encoder = [*(f"encoder.{i}" for i in range(len(hidden))), "posterior"]
+    decoder = [*(f"decoder.{i}" for i in range(len(decoder_hidden))), "likelihood"]
+    widths_in = [n_features, *hidden, n_latent, *decoder_hidden]
+    widths_out = [*hidden, 2 * n_latent, *decoder_hidden, n_features]
+    shapes = {}
+    for name, n_in, n_out in zip(encoder + decoder, widths_in, widths_out):
+        shapes[f"{name}.W"], shapes[f"{name}.b"] = (n_in, n_out), (n_out,)
+    return shapes
+
+
+def size_of(shapes):
+    """How many numbers the parameters are."""
+    return sum(math.prod(shape) for shape in shapes.values())
+
+
+def views_of(flat, shapes):
+    """A dict of views into a flat vector, one per name, in order."""
+    views, start = {}, 0
+    for name, shape in shapes.items():
+        stop = start + math.prod(shape)
+        views[name] = flat[start:stop].reshape(shape)
+        start = stop
+    return views
+
+
+def glorot_uniform(parameters, rng):
+    """Set every W to U(−a, a) with a = √(6/(n_in + n_out)) and leave each b as it is. Glorot & Bengio 2010, equation 16."""
+    for value in parameters.values():
+        if value.ndim == 2:
+            bound = math.sqrt(6 / sum(value.shape))
+            value[:] = rng.uniform(-bound, bound, value.shape)

@@ -1,0 +1,261 @@
+"""Training: minibatches, schedules, the loop, the history.
+
+Everything random is a pure function of the seed and a counter: the order of rows of (seed, epoch), the noise and the
+binarisation of (seed, step). What a step draws does not depend on what was drawn before, so a run can stop after any epoch
+and go on to the same result.
+
+Grey images under the Bernoulli likelihood are binarised afresh for every minibatch: each pixel is a one with the probability
+of its grey level. That is "dynamic binarisation", which the published numbers use (Burda et al. 2016).
+"""
+
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from npvae import checks, optim
+from npvae.data.arrays import as_rows, grey_scale
+
+# The streams of random numbers that one seed gives.
+PERMUTATION, STEP, VALIDATION, FULL_BATCH = range(4)
+MAX_SKIPPED_IN_A_ROW = 3
+
+
+def generator(seed, stream, counter):
+    """The generator of one epoch or step: a pure function of its arguments."""
+    return np.random.default_rng([seed, stream, counter])
+
+
+class Rows(NamedTuple):
+    """Data as it lies in memory, checked once, and how a minibatch of model input is made of it."""
+
+    x: np.ndarray  # (n, D) bool, uint8 or float
+    scale: float  # 1/255 for grey levels
+    binarize: bool  # draw ones with the probability of the grey level
+    dtype: np.dtype
+
+    @classmethod
+    def of(cls, model, x, name, binarize=True):
+        """Check x (n, D) for `model`; ValueError names it. uint8 grey levels 0–255 stay bytes and mean 0–1."""
+        x = as_rows(x, name)
+        if x.shape[1] != model.n_features:
+            raise ValueError(f"{name} must have {model.n_features} columns, the model's n_features; got shape {x.shape}")
+        scale = grey_scale(x)
+        if model.likelihood == "bernoulli" and scale == 1:
+            checks.unit_interval(name, x)
+        return cls(x, scale, binarize and model.likelihood == "bernoulli" and not is_binary(x), model.dtype)
+
+    def batch(self, index, rng):
+        """Rows `index` as model input (B, D), binarised with numbers from rng if they are grey."""
+        x = self.x[index].astype(self.dtype)  # (n, D) -> (B, D)
+        if self.scale != 1:
+            x *= self.dtype.type(self.scale)
+        if self.binarize:
+            x = (rng.random(x.shape, np.float32) < x).astype(self.dtype)
+        return x
+
+
+def is_binary(x):
+    """Whether an array holds nothing but zeros and ones (chunk by chunk, so that no large mask is made)."""
+    return x.dtype == bool or all(((rows == 0) | (rows == 1)).all() for rows in np.array_split(x, len(x) // 1000 + 1))
+
+
+class History:
+    """One row per epoch, a dict of numbers; `history["val_loss"]` is a column as an array (NaN where there is none).
+
+    epoch, step (minibatches done), seconds (of training so far), and train_ and val_ loss, nll, kl: nats, means over the
+    epoch's rows, the training ones under the parameters as they were at each step; loss = nll + beta kl.
+    """
+
+    def __init__(self, rows=()):
+        self.rows = list(rows)
+
+    def __getitem__(self, name):
+        return np.array([np.nan if row[name] is None else row[name] for row in self.rows])
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __repr__(self):
+        return f"History({len(self)} epochs)" + (f": {epoch_line(self.rows[-1], len(self))}" if self.rows else "")
+
+
+@dataclass
+class TrainingState:
+    """Where a run stands: with the model's theta, all that is needed to go on."""
+
+    optimizer: dict  # see optim.initial_state
+    epoch: int = 0  # epochs done
+    step: int = 0  # minibatches done
+    seconds: float = 0.0
+    skipped: int = 0  # steps left out because loss or gradient were not finite
+    history: History = field(default_factory=History)
+
+
+def fit(model, x_train, x_val=None, *, epochs=10, batch_size=128, optimizer=None, beta=1.0, n_samples=1, binarize=True,
+        seed=0, progress=True, on_epoch=None, resume=None):  # fmt: skip
+    """Train `model` in place by minimising nll + beta kl over minibatches; returns the History.
+
+    x_train, x_val   (n, D): floats, bool, or uint8 grey levels 0–255 (read as 0–1)
+    epochs           passes over x_train, each with every row exactly once
+    batch_size       rows per step; the last batch of an epoch may be smaller
+    optimizer        Adam(1e-3) if None; its learning rate is a number or a callable of the step
+    beta             weight of the KL, a number or a callable of the step (0 for the first)
+    n_samples        S, samples of z per datum and step
+    binarize         draw grey pixels afresh per minibatch (Bernoulli likelihood); False trains on the grey levels themselves
+    seed             of row order, noise and binarisation; the initial weights have the model's own
+    progress         a bar with loss, nll and kl in nats and the speed, on a terminal; a line per epoch
+    on_epoch         called with the TrainingState after each epoch
+    resume           the TrainingState to go on from, with the model as it was then
+
+    A step whose loss or gradient is not finite is skipped and counted; after three in a row FloatingPointError says which
+    tensor went wrong. ValueError for arguments that cannot be used.
+    """
+    optimizer = optim.Adam() if optimizer is None else optimizer
+    checks.integer("epochs", epochs, 0)
+    for name, value in [("batch_size", batch_size), ("n_samples", n_samples)]:
+        checks.integer(name, value, 1)
+    checks.integer("seed", seed, 0)
+    train = Rows.of(model, x_train, "x_train", binarize)
+    val = None if x_val is None else Rows.of(model, x_val, "x_val", binarize)
+    state = TrainingState(optim.initial_state(optimizer, model.theta)) if resume is None else resume
+    n = len(train.x)
+    with progress_bar(progress, total=epochs * n, initial=state.epoch * n) as bar:
+        while state.epoch < epochs:
+            started = time.perf_counter()
+            bar.set_description(f"epoch {state.epoch + 1}/{epochs}")
+            mean_terms = _train_epoch(model, optimizer, train, batch_size, n_samples, beta, seed, state, bar)
+            state.epoch += 1
+            seconds = time.perf_counter() - started
+            state.seconds += seconds
+            val_terms = (None, None, None)
+            if val is not None:
+                val_terms = validate(model, val, optim.at_step(beta, state.step - 1), batch_size, seed)
+            state.history.rows.append(_history_row(state, mean_terms, val_terms))
+            if progress:
+                line = epoch_line(state.history.rows[-1], epochs)
+                tqdm.write(f"{line}  {n / seconds:,.0f} rows/s")
+            if on_epoch is not None:
+                on_epoch(state)
+    return state.history
+
+
+def _train_epoch(model, optimizer, train, batch_size, n_samples, beta, seed, state, bar):
+    """One pass over the rows; returns the means of loss, nll and kl over them."""
+    n = len(train.x)
+    order = generator(seed, PERMUTATION, state.epoch).permutation(n)
+    grad = np.empty_like(model.theta)
+    sums, n_summed = np.zeros(3), 0
+    skipped_in_a_row = 0
+    for start in range(0, n, batch_size):
+        rng = generator(seed, STEP, state.step)
+        x = train.batch(order[start : start + batch_size], rng)  # (B, D)
+        eps = rng.standard_normal((n_samples, len(x), model.n_latent), model.dtype)  # (S, B, L)
+        terms, culprits = _train_step(model, optimizer, x, eps, optim.at_step(beta, state.step), grad, state)
+        state.step += 1
+        if culprits:
+            state.skipped += 1
+            skipped_in_a_row += 1
+            if skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
+                raise FloatingPointError(
+                    f"{MAX_SKIPPED_IN_A_ROW} steps in a row were not finite (step {state.step}: {', '.join(culprits)}); "
+                    "a lower learning rate may help"
+                )
+        else:
+            skipped_in_a_row = 0
+            sums += np.multiply(terms[:3], len(x))  # weighted by rows: exact when the last batch is short
+            n_summed += len(x)
+        bar.set_postfix_str(f"loss {terms.loss:.2f} nll {terms.nll:.2f} kl {terms.kl:.2f} nats", refresh=False)
+        bar.update(len(x))
+    return sums / n_summed if n_summed else np.full(3, np.nan)
+
+
+def _train_step(model, optimizer, x, eps, beta, grad, state):
+    """Forward, backward, update: the terms, and the names of what was not finite (then nothing is updated)."""
+    with np.errstate(over="ignore", invalid="ignore"):  # checked for below
+        terms, cache = model.forward(x, eps, beta, check=False)
+        grads = model.backward(cache, out=grad)
+        culprits = [] if np.isfinite(terms.loss) else ["loss"]
+        if not np.isfinite(np.dot(grad, grad)):  # one fast pass; it may overflow, so look at the entries before judging
+            culprits += [f"gradient of {name}" for name, value in grads.items() if not np.isfinite(value).all()]
+    if not culprits:
+        optimizer.step(model.theta, grad, state.optimizer, getattr(model.ops, optimizer.op))
+    return terms, culprits
+
+
+def validate(model, rows, beta=1.0, batch_size=128, seed=0):
+    """Means of loss, nll and kl over `rows`, one sample each. Noise and binarisation depend on the seed alone, so that the
+    values of two epochs differ by the model only."""
+    sums = np.zeros(3)
+    for i, start in enumerate(range(0, len(rows.x), batch_size)):
+        rng = generator(seed, VALIDATION, i)
+        x = rows.batch(slice(start, start + batch_size), rng)  # (B, D)
+        eps = rng.standard_normal((len(x), model.n_latent), model.dtype)
+        terms, _ = model.forward(x, eps, beta, check=False)
+        sums += np.multiply(terms[:3], len(x))
+    return sums / len(rows.x)
+
+
+def fit_lbfgs(model, x_train, x_val=None, *, iterations=200, n_samples=1, beta=1.0, binarize=True, seed=0, progress=True):
+    """Train `model` in place on all of x_train at once by the quasi-Newton method L-BFGS; returns the History.
+
+    The noise (S samples per datum) and the binarisation are drawn once, which makes the loss a deterministic function of
+    theta, as L-BFGS needs; with few rows or samples theta may fit that draw. For problems small enough to hold one pass
+    over all rows in memory. One row of History per iteration; arguments as in `fit`.
+    """
+    checks.integer("iterations", iterations, 1)
+    train = Rows.of(model, x_train, "x_train", binarize)
+    val = None if x_val is None else Rows.of(model, x_val, "x_val", binarize)
+    rng = generator(seed, FULL_BATCH, 0)
+    x = train.batch(slice(None), rng)  # (n, D)
+    eps = rng.standard_normal((n_samples, len(x), model.n_latent), model.dtype)  # (S, n, L)
+    state = TrainingState(optimizer={})
+    started = time.perf_counter()
+
+    def loss_and_grad(theta):
+        model.theta = theta
+        terms, cache = model.forward(x, eps, beta, check=False)
+        grad = np.empty_like(model.theta)
+        model.backward(cache, out=grad)
+        return terms.loss, grad.astype(np.float64)
+
+    def on_iteration(theta):
+        model.theta = theta
+        state.epoch += 1
+        state.step += 1
+        state.seconds = time.perf_counter() - started
+        terms, _ = model.forward(x, eps, beta, check=False)
+        val_terms = (None, None, None) if val is None else validate(model, val, beta, seed=seed)
+        state.history.rows.append(_history_row(state, terms[:3], val_terms))
+        bar.set_postfix_str(epoch_line(state.history.rows[-1], iterations))
+        bar.update()
+
+    with progress_bar(progress, total=iterations, unit=" iterations", unit_scale=False) as bar:
+        model.theta = optim.lbfgs(loss_and_grad, model.theta, iterations, callback=on_iteration).x
+    return state.history
+
+
+def progress_bar(progress, **options):
+    """A tqdm bar on stderr if `progress` is asked for and stderr is a terminal; else a silent one."""
+    options = {"unit": " rows", "unit_scale": True, "leave": False, "dynamic_ncols": True, **options}
+    return tqdm(disable=not (progress and sys.stderr.isatty()), **options)
+
+
+def _history_row(state, train_terms, val_terms):
+    row = {"epoch": state.epoch, "step": state.step, "seconds": round(state.seconds, 3)}
+    for part, terms in [("train", train_terms), ("val", val_terms)]:
+        row |= {f"{part}_{name}": None if value is None else float(value)
+                for name, value in zip(["loss", "nll", "kl"], terms)}  # fmt: skip
+    return row
+
+
+def epoch_line(row, epochs):
+    """A row of the History in words."""
+    parts = [f"epoch {row['epoch']:{len(str(epochs))}}/{epochs}"]
+    for part in ("train", "val"):
+        if row[f"{part}_loss"] is not None:
+            parts.append(f"{part} {row[f'{part}_loss']:.2f} = nll {row[f'{part}_nll']:.2f} + kl {row[f'{part}_kl']:.2f} nats")
+    return "  ".join(parts)

@@ -1,0 +1,269 @@
+"""The variational autoencoder: `VAE.forward` and `VAE.backward` are mirror images, line for line.
+
+Shapes: B batch, D data (n_features), H hidden, L latent (n_latent), S samples per datum.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from npvae import checkpoint, checks
+from npvae.backend import BACKENDS, load_ops
+from npvae.latent import clip_logvar_forward, split_posterior
+from npvae.layers import ACTIVATIONS
+from npvae.likelihood import accumulator, bernoulli_mean
+from npvae.parameters import check_dtype, glorot_uniform, shapes_of, size_of, views_of
+
+LIKELIHOODS = ("bernoulli", "gaussian")
+MAX_PARAMETERS = 2**31  # 8 GB of float32: beyond this a size is a slip of the keyboard
+
+
+class Terms(NamedTuple):
+    """The loss and its parts in nats, summed over dimensions, mean over the batch (and over samples)."""
+
+    loss: float  # nll + beta * kl; −ELBO for beta = 1
+    nll: float
+    kl: float
+    n_clipped: int  # log-variances of this batch that were clipped
+
+
+class Cache(NamedTuple):
+    """What `backward` needs of `forward`: the caches of the ops, and the weights of the terms."""
+
+    encoder: list
+    latent: tuple
+    decoder: list
+    nll: tuple
+    dnll: np.ndarray  # (S, B) or (B,): dloss/dnll
+    dkl: np.ndarray  # (B, L): dloss/dkl
+
+
+class VAE:
+    """A variational autoencoder with diagonal Gaussian posterior and prior N(0, I). Kingma & Welling 2013.
+
+    n_features       D, width of the data
+    n_latent         L, width of z
+    hidden           widths of the encoder's hidden layers; may be empty
+    activation       "relu", "tanh", "sigmoid", "softplus" or "silu", of every hidden layer
+    likelihood       "bernoulli" (x in [0, 1], logits) or "gaussian" (mean, with fixed standard deviation sigma)
+    backend          "numba" (compiled ops) or "numpy" (the ops as they read)
+    dtype            "float32" to train, "float64" to check, "complex128" for the complex step
+    seed             of the initial weights: Glorot-uniform (Glorot & Bengio 2010), zero biases
+    decoder_hidden   widths of the decoder's hidden layers; the encoder's in reverse if None
+    sigma            standard deviation of the Gaussian likelihood, in units of x
+
+    `theta` is the flat vector of every parameter, `parameters` maps names to its views. Raises ValueError for what cannot
+    be: unknown names, sizes below 1 or of more than 2^31 parameters.
+    """
+
+    def __init__(self, n_features, n_latent=2, hidden=(400,), activation="relu", likelihood="bernoulli", backend="numba",
+                 dtype="float32", seed=0, decoder_hidden=None, sigma=0.1):  # fmt: skip
+        checks.choice("activation", activation, [name for name in ACTIVATIONS if name != "identity"])
+        checks.choice("likelihood", likelihood, LIKELIHOODS)
+        checks.choice("backend", backend, BACKENDS)
+        self.dtype = check_dtype(dtype)
+        self.n_features = checks.integer("n_features", n_features, 1)
+        self.n_latent = checks.integer("n_latent", n_latent, 1)
+        self.hidden = tuple(checks.integer("hidden", width, 1) for width in hidden)
+        decoder_hidden = self.hidden[::-1] if decoder_hidden is None else decoder_hidden
+        self.decoder_hidden = tuple(checks.integer("decoder_hidden", width, 1) for width in decoder_hidden)
+        self.activation, self.likelihood, self.backend = activation, likelihood, backend
+        self.sigma = checks.number("sigma", sigma, above=0)
+        self.seed = checks.integer("seed", seed, 0)
+        self.ops = load_ops(backend)
+        self.encoder_layers = [*((f"encoder.{i}", activation) for i in range(len(self.hidden))), ("posterior", "identity")]
+        self.decoder_layers = [
+            *((f"decoder.{i}", activation) for i in range(len(self.decoder_hidden))),
+            ("likelihood", "identity"),
+        ]
+        self.shapes = shapes_of(self.n_features, self.hidden, self.n_latent, self.decoder_hidden)
+        n_parameters = size_of(self.shapes)
+        if n_parameters > MAX_PARAMETERS:
+            raise ValueError(f"n_features, n_latent and hidden ask for {n_parameters:,} parameters; at most {MAX_PARAMETERS:,}")
+        self._theta = np.zeros(n_parameters, self.dtype)
+        self.parameters = views_of(self._theta, self.shapes)
+        glorot_uniform(self.parameters, np.random.default_rng(self.seed))
+
+    @property
+    def theta(self):
+        """Every parameter, 1-D. Assignment copies into it, so that the views in `parameters` stay."""
+        return self._theta
+
+    @theta.setter
+    def theta(self, values):
+        self._theta[:] = values
+
+    # ---------------------------------------------------------------------------------------------- forward, backward
+
+    def forward(self, x, eps, beta=1.0, check=True):
+        """Loss of a batch: mean over the batch of nll + beta kl.
+
+        x (B, D); eps (B, L) standard normal noise, or (S, B, L) for S samples per datum, over which nll is averaged;
+        beta the weight of the KL (Higgins et al. 2017; 1 gives −ELBO). Returns Terms and the cache for `backward`, which
+        refers to x, eps and theta: call backward before they change. check=False skips the validation of x and eps, for
+        arrays of the model's dtype that were checked before.
+        """
+        if check:
+            x, eps = self.check_data(x), self.check_noise(eps, len(x))
+        posterior, encoder_cache = self._layers_forward(x, self.encoder_layers)  # (B, D) -> (B, 2L)
+        (z, kl, n_clipped), latent_cache = self.ops.latent_forward(posterior, eps)  # -> (S, B, L), (B, L)
+        z = z.reshape(-1, self.n_latent)  # -> (S B, L)
+        output, decoder_cache = self._layers_forward(z, self.decoder_layers)  # (S B, L) -> (S B, D)
+        output = output.reshape(*eps.shape[:-1], self.n_features)  # -> (S, B, D)
+        nll, nll_cache = self.nll_forward(output, x)  # (S, B, D), (B, D) -> (S, B)
+
+        mean_nll = nll.mean()
+        mean_kl = kl.sum(dtype=accumulator(kl)) / len(x)
+        loss = mean_nll + beta * mean_kl
+        dnll = np.full(nll.shape, 1 / nll.size)  # 1/B (and 1/S) enters the gradient here and nowhere else
+        dkl = np.full(kl.shape, beta / len(x), self.dtype)
+        terms = Terms(loss.item(), mean_nll.item(), mean_kl.item(), int(n_clipped))
+        return terms, Cache(encoder_cache, latent_cache, decoder_cache, nll_cache, dnll, dkl)
+
+    def backward(self, cache, out=None):
+        """Gradient of forward's loss with respect to every parameter: a dict of the parameters' names and shapes.
+
+        The arrays are views of one flat vector laid out like theta: `out` if given, else a fresh one.
+        """
+        grads = views_of(np.empty_like(self.theta) if out is None else out, self.shapes)
+        doutput = self.nll_backward(cache.dnll, cache.nll)  # (S, B) -> (S, B, D)
+        doutput = doutput.reshape(-1, self.n_features)  # -> (S B, D)
+        dz = self._layers_backward(doutput, self.decoder_layers, cache.decoder, grads)  # (S B, D) -> (S B, L)
+        dz = dz.reshape(*cache.dnll.shape, self.n_latent)  # -> (S, B, L)
+        dposterior = self.ops.latent_backward(dz, cache.dkl, cache.latent)  # (S, B, L), (B, L) -> (B, 2L)
+        self._layers_backward(dposterior, self.encoder_layers, cache.encoder, grads, need_dx=False)
+        return grads
+
+    def _layers_forward(self, h, layers):
+        """A stack of dense layers, a list of (name, activation): h (B, n_in) -> (B, n_out), caches in order."""
+        caches = []
+        for name, activation in layers:
+            W, b = self.parameters[f"{name}.W"], self.parameters[f"{name}.b"]
+            h, cache = self.ops.dense_forward(h, W, b, activation)
+            caches.append(cache)
+        return h, caches
+
+    def _layers_backward(self, dh, layers, caches, grads, need_dx=True):
+        """The same stack in reverse: dh (B, n_out) -> (B, n_in), writing every dW and db into grads."""
+        for i in reversed(range(len(layers))):
+            dW, db = grads[f"{layers[i][0]}.W"], grads[f"{layers[i][0]}.b"]
+            dh, _, _ = self.ops.dense_backward(dh, caches[i], dW, db, need_dx or i > 0)
+        return dh
+
+    def nll_forward(self, output, x):
+        """−log p(x|z) of output (..., B, D) against x (B, D), unchecked: (..., B) in nats, and the cache."""
+        if self.likelihood == "bernoulli":
+            return self.ops.bernoulli_nll_forward(output, x)
+        return self.ops.gaussian_nll_forward(output, x, self.sigma**2)
+
+    def nll_backward(self, dnll, cache):
+        """Backward of nll_forward: dnll (..., B) -> doutput (..., B, D)."""
+        if self.likelihood == "bernoulli":
+            return self.ops.bernoulli_nll_backward(dnll, cache)
+        return self.ops.gaussian_nll_backward(dnll, cache)
+
+    # ----------------------------------------------------------------------------------------- using a trained model
+
+    def encode(self, x):
+        """Parameters of q(z|x): x (B, D) -> mu (B, L), logvar (B, L), the latter clipped to [−30, 20]."""
+        posterior, _ = self._layers_forward(self.check_data(x), self.encoder_layers)  # (B, D) -> (B, 2L)
+        mu, raw = split_posterior(posterior)
+        logvar, _ = clip_logvar_forward(raw)
+        return mu.copy(), logvar
+
+    def decode(self, z):
+        """E[x|z]: z (B, L) -> (B, D); for the Bernoulli likelihood the probability of a one."""
+        z = checks.real_array("z", z, n_columns=self.n_latent)
+        output = self.decoder_output(self._convert("z", z))  # (B, L) -> (B, D)
+        return bernoulli_mean(output) if self.likelihood == "bernoulli" else output
+
+    def reconstruct(self, x):
+        """E[x|z] at the posterior mean z = mu(x): (B, D) -> (B, D)."""
+        mu, _ = self.encode(x)
+        return self.decode(mu)
+
+    def sample(self, n, rng=None):
+        """E[x|z] for n draws of z ~ N(0, I), (n, D); rng is a Generator or a seed."""
+        rng = np.random.default_rng(rng)
+        return self.decode(rng.standard_normal((checks.integer("n", n, 1), self.n_latent)))
+
+    def decoder_output(self, z):
+        """The likelihood's parameters at z (B, L) of the model's dtype, unchecked: logits or means, (B, D)."""
+        return self._layers_forward(z, self.decoder_layers)[0]
+
+    # ----------------------------------------------------------------------------------- copies, files, checks, text
+
+    @property
+    def config(self):
+        """The constructor's arguments, as plain values: VAE(**model.config) has the same architecture."""
+        return {
+            "n_features": self.n_features,
+            "n_latent": self.n_latent,
+            "hidden": list(self.hidden),
+            "activation": self.activation,
+            "likelihood": self.likelihood,
+            "backend": self.backend,
+            "dtype": self.dtype.name,
+            "seed": self.seed,
+            "decoder_hidden": list(self.decoder_hidden),
+            "sigma": self.sigma,
+        }
+
+    def copy(self, **changes):
+        """A model with the same theta; keywords change the constructor's, e.g. dtype="float64" or backend="numpy"."""
+        twin = VAE(**{**self.config, **changes})
+        twin.theta = self.theta
+        return twin
+
+    def save(self, path):
+        """Write the model to one npz file, replacing it atomically; OSError where that fails."""
+        checkpoint.write(path, {"theta": self.theta}, {"model": self.config})
+
+    @classmethod
+    def load(cls, path):
+        """The model of a file written by `save` or of a run's checkpoint; ValueError if it is not one."""
+        arrays, metadata = checkpoint.read(path)
+        return cls.from_checkpoint(arrays, metadata, path)
+
+    @classmethod
+    def from_checkpoint(cls, arrays, metadata, path):
+        """The model of what `checkpoint.read` returned; `path` is for the error message."""
+        try:
+            model = cls(**metadata["model"])
+            theta = arrays["theta"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: not a saved npvae model ({error})") from None
+        if theta.shape != model.theta.shape or theta.dtype != model.dtype:
+            raise ValueError(f"{path}: theta must be {model.dtype} {model.theta.shape}; got {theta.dtype} {theta.shape}")
+        checks.finite(f"{path}: theta", theta)
+        model.theta = theta
+        return model
+
+    def check_data(self, x, name="x"):
+        """x (B, D) as a C-contiguous array of the model's (real) dtype, or ValueError."""
+        x = self._convert(name, checks.real_array(name, x, n_columns=self.n_features))
+        if self.likelihood == "bernoulli":
+            checks.unit_interval(name, x)
+        return x
+
+    def check_noise(self, eps, n_rows):
+        """eps (B, L) or (S, B, L) as a C-contiguous array of the model's (real) dtype, or ValueError."""
+        eps = self._convert("eps", checks.real_array("eps", eps, ndims=(2, 3), n_columns=self.n_latent))
+        if eps.shape[-2] != n_rows:
+            raise ValueError(f"eps must have one row for each of the {n_rows} rows of x; got shape {eps.shape}")
+        return eps
+
+    def _convert(self, name, array):
+        """Convert to the model's dtype, for the complex step to its real one, and check that the result is finite."""
+        with np.errstate(over="ignore"):  # a value beyond float32 becomes inf, which is refused below
+            array = np.ascontiguousarray(array, np.float64 if self.dtype == np.complex128 else self.dtype)
+        checks.finite(name, array)
+        return array
+
+    def __repr__(self):
+        encoder = [self.n_features, *self.hidden, self.n_latent]
+        widths = "-".join(str(width) for width in [*encoder, *self.decoder_hidden, self.n_features])
+        return (
+            f"VAE({widths}, {self.activation}, {self.likelihood}, {self.dtype.name}, {self.backend}: "
+            f"{self.theta.size:,} parameters)"
+        )
