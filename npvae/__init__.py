@@ -26,12 +26,12 @@ The map, in the order to read it (each file knows only those above it):
 
 from npvae import checkpoint, data, evaluate, latent, layers, likelihood, optim
 from npvae.optim import SGD, AdaGrad, Adam, Momentum, RMSProp
-from npvae.train import History, fit, fit_lbfgs
+from npvae.train import History, fit, fit_lbfgs, model_input
 from npvae.vae import VAE, Terms
 
 __version__ = "0.1.0"
 
 __all__ = [
     "SGD", "VAE", "AdaGrad", "Adam", "History", "Momentum", "RMSProp", "Terms", "checkpoint", "data", "evaluate", "fit",
-    "fit_lbfgs", "latent", "layers", "likelihood", "optim",
+    "fit_lbfgs", "latent", "layers", "likelihood", "model_input", "optim",
 ]  # fmt: skip

@@ -11,20 +11,20 @@ def choice(name, value, allowed):
         raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
 
 
-def integer(name, value, minimum):
-    """`value` as an int of at least `minimum`, else ValueError."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
-        raise ValueError(f"{name} must be an integer of at least {minimum}; got {value!r}")
+def integer(name, value, minimum, maximum=None):
+    """`value` as an int in [minimum, maximum], else ValueError."""
+    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_integer or value < minimum or (maximum is not None and value > maximum):
+        needs = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+        raise ValueError(f"{name} must be an integer {needs}; got {value!r}")
     return int(value)
 
 
-def number(name, value, above=None, minimum=None):
-    """`value` as a finite float, greater than `above` or at least `minimum` where given, else ValueError."""
+def number(name, value, minimum, exclusive=False):
+    """`value` as a finite float of at least `minimum` (above it if exclusive), else ValueError."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool) and np.isfinite(value)
-    if not is_number or (above is not None and value <= above) or (minimum is not None and value < minimum):
-        bound = "" if above is None and minimum is None else f" {'above' if minimum is None else 'of at least'} "
-        bound += "" if not bound else f"{above if minimum is None else minimum}"
-        raise ValueError(f"{name} must be a finite number{bound}; got {value!r}")
+    if not is_number or value < minimum or (exclusive and value == minimum):
+        raise ValueError(f"{name} must be a finite number {'above' if exclusive else 'of at least'} {minimum}; got {value!r}")
     return float(value)
 
 
@@ -34,7 +34,7 @@ def real_array(name, value, ndims=(2,), n_columns=None):
         array = np.asarray(value)
     except ValueError:
         raise ValueError(f"{name} must be a rectangular array of numbers; got rows of different lengths") from None
-    width = "n_columns" if n_columns is None else n_columns
+    width = "D" if n_columns is None else n_columns
     needs = f"{name} must be a real array of shape {' or '.join('(' + 'n, ' * (n - 1) + f'{width})' for n in ndims)}"
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{needs}; got dtype {array.dtype}")

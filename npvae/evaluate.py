@@ -1,7 +1,7 @@
 """What a trained model is worth: ELBO, importance-weighted log-likelihood, active units, bits per dimension.
 
 Data x (B, D) is what the model describes: for the Bernoulli likelihood zeros and ones, so binarise grey images first
-(`binarize`). `rng` is a Generator or a seed. All sums and exponentials are in float64, whatever the model's dtype.
+(`npvae.model_input`). `rng` is a Generator or a seed. All sums and exponentials are in float64, whatever the model's dtype.
 
 Shapes: B data, D data dimensions, L latent, S samples per datum.
 """
@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npvae.data.arrays import as_rows, grey_scale
 from npvae.latent import gaussian_kl_forward
 from npvae.train import progress_bar
 
@@ -25,17 +24,6 @@ class Elbo(NamedTuple):
     nll: float
     kl: float
     standard_error: float  # of elbo, from the noise of z alone (NaN for one sample); the data are taken as given
-
-
-def binarize(x, rng=None):
-    """One draw of zeros and ones with the grey levels x (n, D) as probabilities; uint8 0–255 are read as 0–1. -> float32."""
-    x = as_rows(x)
-    rng = np.random.default_rng(rng)
-    scale = np.float32(grey_scale(x))
-    out = np.empty(x.shape, np.float32)
-    for rows in _slices(len(x), ROWS_PER_PASS):
-        out[rows] = rng.random(x[rows].shape, np.float32) < x[rows] * scale
-    return out
 
 
 def elbo(model, x, rng=None, n_samples=1):

@@ -145,6 +145,9 @@ class Adam:
         op(theta, grad, state["m"], state["v"], t, learning_rate, self.beta1, self.beta2, self.epsilon)
 
 
+OPTIMIZERS = (SGD, Momentum, AdaGrad, RMSProp, Adam)
+
+
 def initial_state(optimizer, theta):
     """The state before the first step: the step count "t" and a zero array like theta for each of the optimiser's slots."""
     return {"t": 0, **{slot: np.zeros_like(theta) for slot in optimizer.slots}}

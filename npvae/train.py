@@ -63,6 +63,12 @@ def is_binary(x):
     return x.dtype == bool or all(((rows == 0) | (rows == 1)).all() for rows in np.array_split(x, len(x) // 1000 + 1))
 
 
+def model_input(model, x, rng=None, name="x"):
+    """All of x (n, D) as the model sees it, (n, D) of its dtype: grey levels scaled to 0–1 and, under the Bernoulli likelihood,
+    one draw of zeros and ones with those probabilities. rng is a Generator or a seed; ValueError, with `name`, for bad x."""
+    return Rows.of(model, x, name).batch(slice(None), np.random.default_rng(rng))
+
+
 class History:
     """One row per epoch, a dict of numbers; `history["val_loss"]` is a column as an array (NaN where there is none).
 
@@ -116,9 +122,8 @@ def fit(model, x_train, x_val=None, *, epochs=10, batch_size=128, optimizer=None
     """
     optimizer = optim.Adam() if optimizer is None else optimizer
     checks.integer("epochs", epochs, 0)
-    for name, value in [("batch_size", batch_size), ("n_samples", n_samples)]:
-        checks.integer(name, value, 1)
-    checks.integer("seed", seed, 0)
+    checks.integer("batch_size", batch_size, 1)
+    _check_training(model, optimizer, n_samples, beta, seed)
     train = Rows.of(model, x_train, "x_train", binarize)
     val = None if x_val is None else Rows.of(model, x_val, "x_val", binarize)
     state = TrainingState(optim.initial_state(optimizer, model.theta)) if resume is None else resume
@@ -141,6 +146,19 @@ def fit(model, x_train, x_val=None, *, epochs=10, batch_size=128, optimizer=None
             if on_epoch is not None:
                 on_epoch(state)
     return state.history
+
+
+def _check_training(model, optimizer, n_samples, beta, seed):
+    """What fit and fit_lbfgs ask of their common arguments."""
+    checks.integer("n_samples", n_samples, 1)
+    checks.integer("seed", seed, 0)
+    if not callable(beta):
+        checks.number("beta", beta, 0)
+    if not isinstance(optimizer, optim.OPTIMIZERS):
+        names = ", ".join(kind.__name__ for kind in optim.OPTIMIZERS)
+        raise ValueError(f"optimizer must be one of {names}, such as npvae.Adam(1e-3); got {optimizer!r}")
+    if model.dtype.kind == "c":
+        raise ValueError(f"a model to be trained must have dtype float32 or float64; got {model.dtype}")
 
 
 def _train_epoch(model, optimizer, train, batch_size, n_samples, beta, seed, state, bar):
@@ -179,8 +197,8 @@ def _train_step(model, optimizer, x, eps, beta, grad, state):
         terms, cache = model.forward(x, eps, beta, check=False)
         grads = model.backward(cache, out=grad)
         culprits = [] if np.isfinite(terms.loss) else ["loss"]
-        if not np.isfinite(np.dot(grad, grad)):  # one fast pass; it may overflow, so look at the entries before judging
-            culprits += [f"gradient of {name}" for name, value in grads.items() if not np.isfinite(value).all()]
+        if not np.isfinite(np.dot(grad, grad)):  # one pass; optimisers square the gradient, so its square must be finite too
+            culprits += [f"gradient of {name}" for name, value in grads.items() if not np.isfinite(np.vdot(value, value))]
     if not culprits:
         optimizer.step(model.theta, grad, state.optimizer, getattr(model.ops, optimizer.op))
     return terms, culprits
@@ -207,6 +225,7 @@ def fit_lbfgs(model, x_train, x_val=None, *, iterations=200, n_samples=1, beta=1
     over all rows in memory. One row of History per iteration; arguments as in `fit`.
     """
     checks.integer("iterations", iterations, 1)
+    _check_training(model, optim.SGD(), n_samples, beta, seed)
     train = Rows.of(model, x_train, "x_train", binarize)
     val = None if x_val is None else Rows.of(model, x_val, "x_val", binarize)
     rng = generator(seed, FULL_BATCH, 0)

@@ -68,7 +68,7 @@ class VAE:
         decoder_hidden = self.hidden[::-1] if decoder_hidden is None else decoder_hidden
         self.decoder_hidden = tuple(checks.integer("decoder_hidden", width, 1) for width in decoder_hidden)
         self.activation, self.likelihood, self.backend = activation, likelihood, backend
-        self.sigma = checks.number("sigma", sigma, above=0)
+        self.sigma = checks.number("sigma", sigma, 0, exclusive=True)
         self.seed = checks.integer("seed", seed, 0)
         self.ops = load_ops(backend)
         self.encoder_layers = [*((f"encoder.{i}", activation) for i in range(len(self.hidden))), ("posterior", "identity")]

@@ -1,0 +1,128 @@
+"""Evaluation against models whose log p(x) is known: by quadrature for L ≤ 2, in closed form for the linear Gaussian one."""
+
+import math
+
+import numpy as np
+import pytest
+
+import npvae
+from npvae import evaluate
+
+
+def small_model(n_latent):
+    """A model with a lively decoder, and five rows of zeros and ones."""
+    model = npvae.VAE(6, n_latent, (4,), "tanh", dtype="float64", backend="numpy")
+    model.theta = np.random.default_rng(3).standard_normal(model.theta.size)
+    model.parameters["posterior.W"][:] *= 0.3  # a posterior wide enough to cover p(z|x), so that the weights have a variance
+    model.parameters["posterior.b"][:] *= 0.3
+    x = (np.random.default_rng(4).random((5, 6)) < 0.5).astype(float)
+    return model, x
+
+
+def log_p_by_quadrature(model, x):
+    """log ∫ p(x|z) p(z) dz on a grid of one or two latent dimensions, (B,)."""
+    axis = np.linspace(-9, 9, 301)
+    z = np.stack(np.meshgrid(*[axis] * model.n_latent), axis=-1).reshape(-1, model.n_latent)
+    weights = (axis[1] - axis[0]) ** model.n_latent * np.exp(-0.5 * (z**2).sum(axis=1)) / (2 * np.pi) ** (model.n_latent / 2)
+    p = model.decode(z)
+    likelihood = np.exp(x @ np.log(p).T + (1 - x) @ np.log1p(-p).T)  # (B, grid)
+    return np.log(likelihood @ weights)
+
+
+@pytest.mark.parametrize("n_latent", [1, 2])
+def test_log_likelihood_is_that_of_quadrature(n_latent):
+    model, x = small_model(n_latent)
+    estimates = [evaluate.log_likelihood(model, x, 20_000, seed) for seed in range(4)]
+    error = np.std(estimates, axis=0, ddof=1)
+    assert (error < 0.1).all()
+    difference = np.mean(estimates, axis=0) - log_p_by_quadrature(model, x)
+    assert (np.abs(difference) < 5 * error / 2 + 1e-3).all()
+
+
+@pytest.mark.parametrize("n_latent", [1, 2])
+def test_elbo_is_below_the_importance_weighted_bound_below_log_p(n_latent):
+    model, x = small_model(n_latent)
+    bounds = [np.mean([evaluate.log_likelihood(model, x, k, seed) for seed in range(400)], axis=0) for k in (1, 5, 50)]
+    elbo = [evaluate.elbo(model, x[i : i + 1], 0, 4000).elbo for i in range(5)]
+    np.testing.assert_allclose(bounds[0], elbo, rtol=0.06)  # one sample: the ELBO
+    assert (np.diff([*bounds, log_p_by_quadrature(model, x)], axis=0) > -0.02).all()
+    assert bounds[2].mean() > bounds[1].mean() > bounds[0].mean()
+
+
+def linear_gaussian(sigma=0.4):
+    """A linear model, whose x is N(b, W Wᵀ + σ² I), with its exact posterior as far as a diagonal one can be: W orthogonal."""
+    model = npvae.VAE(5, 2, (), likelihood="gaussian", sigma=sigma, dtype="float64", backend="numpy")
+    rng = np.random.default_rng(6)
+    W = np.linalg.qr(rng.standard_normal((5, 2)))[0].T * [[1.5], [0.7]]  # (L, D), rows orthogonal
+    b = rng.standard_normal(5)
+    precision = 1 + (W**2).sum(axis=1) / sigma**2  # of p(z|x), diagonal
+    model.parameters["likelihood.W"][:], model.parameters["likelihood.b"][:] = W, b
+    model.parameters["posterior.W"][:, :2] = W.T / sigma**2 / precision
+    model.parameters["posterior.W"][:, 2:] = 0
+    model.parameters["posterior.b"][:2] = -b @ W.T / sigma**2 / precision
+    model.parameters["posterior.b"][2:] = -np.log(precision)
+    covariance = W.T @ W + sigma**2 * np.eye(5)
+    x = rng.multivariate_normal(b, covariance, 20)
+    residual = x - b
+    quadratic = (residual @ np.linalg.inv(covariance) * residual).sum(axis=1)
+    return model, x, -0.5 * (quadratic + np.linalg.slogdet(2 * np.pi * covariance)[1])
+
+
+def test_with_the_exact_posterior_every_weight_is_p_of_x():
+    """Probabilistic PCA (Tipping & Bishop 1999): with q = p(z|x) one sample gives log p(x) without any noise."""
+    model, x, log_p = linear_gaussian()
+    for n_samples in (1, 7):
+        np.testing.assert_allclose(evaluate.log_likelihood(model, x, n_samples, 0), log_p, rtol=1e-11)
+
+
+def test_elbo_of_the_exact_posterior_is_log_p():
+    model, x, log_p = linear_gaussian()
+    bound = evaluate.elbo(model, x, 0, 3000)
+    assert bound.elbo == pytest.approx(log_p.mean(), abs=5 * bound.standard_error)
+    assert bound.elbo == -bound.nll - bound.kl
+
+
+def test_standard_error_of_the_elbo_is_the_spread_over_seeds():
+    model, x = small_model(2)
+    bounds = [evaluate.elbo(model, x, seed, 10) for seed in range(300)]
+    spread = np.std([bound.elbo for bound in bounds])
+    assert np.mean([bound.standard_error for bound in bounds]) == pytest.approx(spread, rel=0.15)
+    assert math.isnan(evaluate.elbo(model, x, 0).standard_error)
+
+
+def test_passes_of_many_rows_and_samples_give_the_same(monkeypatch):
+    """The passes only bound memory: with the exact posterior every way of cutting gives log p(x)."""
+    model, x, log_p = linear_gaussian()
+    for rows_per_pass in (1, 3, 7, 100):
+        monkeypatch.setattr(evaluate, "ROWS_PER_PASS", rows_per_pass)
+        np.testing.assert_allclose(evaluate.log_likelihood(model, x, 5, 0), log_p, rtol=1e-11)
+        assert evaluate.elbo(model, x, 0, 2).kl == pytest.approx(evaluate.kl_per_dimension(model, x).sum(), rel=1e-12)
+
+
+def test_log_sum_exp_does_not_overflow():
+    values = np.array([[1000.0, -1000.0], [1000.0, -2000.0]])
+    np.testing.assert_allclose(evaluate.log_sum_exp(values), [1000 + math.log(2), -1000], rtol=1e-15)
+
+
+def test_active_units_are_those_whose_mean_moves_with_x():
+    model = npvae.VAE(4, 3, (), dtype="float64", backend="numpy")
+    model.theta[:] = 0
+    model.parameters["posterior.W"][0, :3] = [1, 0.5, 0]  # mu = (x0, x0/2, 0)
+    model.parameters["posterior.W"][0, 1] = 0.1
+    x = np.zeros((100, 4))
+    x[::2, 0] = 1  # Var(x0) = 1/4, so Var(mu) = 0.25, 0.0025, 0
+    np.testing.assert_array_equal(evaluate.active_units(model, x), [True, False, False])
+    np.testing.assert_array_equal(evaluate.active_units(model, x, threshold=0.001), [True, True, False])
+    np.testing.assert_allclose(evaluate.kl_per_dimension(model, x), [0.25, 0.0025, 0], atol=1e-15)
+
+
+def test_bits_per_dimension():
+    assert evaluate.bits_per_dimension(784 * math.log(2), 784) == pytest.approx(1)
+    assert evaluate.bits_per_dimension(105.4, 784) == pytest.approx(0.19395, abs=1e-5)
+
+
+def test_same_seed_same_numbers_and_float32_close_to_float64():
+    model, x = small_model(2)
+    a, b = (evaluate.log_likelihood(model, x, 50, 1) for _ in range(2))
+    np.testing.assert_array_equal(a, b)
+    np.testing.assert_allclose(evaluate.log_likelihood(model.copy(dtype="float32"), x, 50, 1), a, rtol=1e-5)
