@@ -124,7 +124,8 @@ def _add_train(commands):
     add("--learning-rate", "Adam's step size", metavar="R", type=positive)
     add("--beta", "weight of the KL in the loss nll + beta kl; 1 is the ELBO", metavar="B", type=not_negative)
     add("--seed", "of weights, order and noise; the same seed repeats the run", metavar="S", type=integer(0))
-    add("--workers", "threads of the matrix products (default: the cores available)", metavar="N", type=integer(1))
+    add("--workers", "threads of the matrix products (default: one for small models, else the cores available)",
+        metavar="N", type=integer(1))  # fmt: skip
     add("--resume", "continue the run folder given by --out; of the other options only --epochs and --workers may be given",
         action="store_true")  # fmt: skip
     parser.set_defaults(run=train)
@@ -164,8 +165,6 @@ def _add_sample(commands):
 
 def train(args):
     """`npvae train`."""
-    from threadpoolctl import threadpool_limits
-
     from npvae import data
     from npvae.optim import Adam
     from npvae.train import Rows, fit
@@ -192,21 +191,21 @@ def train(args):
             Rows.of(model, rows, name)  # refuse unusable data before a folder is made
         folder, state = runs.new_folder(args.out, Path(arguments["data"]).stem), None
     print(f"model     {model}\nrun       {folder}\n")
-    with threadpool_limits(args.workers):
-        runs.write_config(folder, arguments, model, dataset.image_shape)
-        history = fit(
-            model,
-            dataset.x_train,
-            dataset.x_val,
-            epochs=arguments["epochs"],
-            batch_size=arguments["batch_size"],
-            optimizer=optimizer,
-            beta=arguments["beta"],
-            seed=arguments["seed"],
-            on_epoch=lambda state: runs.save_progress(folder, model, state),
-            resume=state,
-        )
-        pictures = runs.draw_pictures(folder, model, dataset, history)
+    runs.write_config(folder, arguments, model, dataset.image_shape)
+    history = fit(
+        model,
+        dataset.x_train,
+        dataset.x_val,
+        epochs=arguments["epochs"],
+        batch_size=arguments["batch_size"],
+        optimizer=optimizer,
+        beta=arguments["beta"],
+        seed=arguments["seed"],
+        workers=arguments["workers"],
+        on_epoch=lambda state: runs.save_progress(folder, model, state),
+        resume=state,
+    )
+    pictures = runs.draw_pictures(folder, model, dataset, history)
     _report_training(folder, history, pictures)
     return 0
 
@@ -215,7 +214,7 @@ def _new_arguments(args):
     """The defaults, with what was given in their place and paths made absolute, so that any folder can evaluate the run."""
     given = {name: getattr(args, name) for name in DEFAULTS if getattr(args, name) is not None}
     data_dir = None if args.data_dir is None else str(Path(args.data_dir).resolve())
-    arguments = {**DEFAULTS, **given, "data_dir": data_dir}
+    arguments = {**DEFAULTS, **given, "data_dir": data_dir, "workers": args.workers}
     if Path(arguments["data"]).suffix and data_dir is None:
         arguments["data"] = str(Path(arguments["data"]).resolve())
     return arguments
@@ -230,7 +229,8 @@ def _resumed_arguments(args):
     if given:
         options = ", ".join("--" + name.replace("_", "-") for name in given)
         raise ValueError(f"--resume takes the settings of {args.out}/config.json; leave out {options}")
-    return arguments if args.epochs is None else {**arguments, "epochs": args.epochs}
+    changes = {name: getattr(args, name) for name in ("epochs", "workers") if getattr(args, name) is not None}
+    return {**arguments, **changes}
 
 
 def _report_training(folder, history, pictures):

@@ -54,7 +54,7 @@ def gaussian_kl_forward(mu, logvar):
     """KL(N(mu, σ²) ‖ N(0, 1)) = ½ (mu² + σ² − 1 − log σ²) of each latent dimension, in nats.
 
     mu, logvar (B, L) -> kl (B, L); the sum over L is the divergence of the diagonal Gaussians. Kingma & Welling 2013,
-    appendix B; lectures (2025), "Simplification". σ² − 1 is written expm1(logvar), which does not cancel near logvar = 0.
+    appendix B; lectures (2025), "Simplification". σ² − 1 is written expm1(logvar), which keeps its digits near logvar = 0.
 
     Term by term,
         (KL-mu)      dmu     = dkl ∂kl/∂mu     = dkl mu

@@ -2,7 +2,8 @@
 
 How to read a pair. `thing_forward` returns its output and a cache, the values that its derivative needs;
 `thing_backward` takes `d` + the output's name, the gradient of the scalar loss C with respect to that output, and returns
-the gradients with respect to the inputs: dx means dC/dx and has the shape of x. A backward pass changes nothing it is given.
+the gradients with respect to the inputs: dx means dC/dx and has the shape of x. A backward pass changes nothing it is given,
+and a cache may refer to inputs and outputs: do not write into them before the backward pass.
 
 Every function also runs on complex128 arrays, so that the complex step can judge it: branches look at `.real`, and nothing
 here is `abs` or `maximum`.

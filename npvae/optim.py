@@ -10,6 +10,7 @@ the hyperparameters. The state (what one step hands to the next) belongs to the 
 `learning_rate` is a number or a callable of the step (0 for the first). All arrays are (P,), P the number of parameters.
 """
 
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import ClassVar
@@ -161,8 +162,11 @@ def next_step(optimizer, state):
 
 
 def at_step(schedule, step):
-    """The value of a schedule, a number or a callable of the step (0 for the first)."""
-    return float(schedule(step)) if callable(schedule) else float(schedule)
+    """The value of a schedule, a number or a callable of the step (0 for the first); ValueError if it cannot be used."""
+    value = schedule(step) if callable(schedule) else schedule
+    if not 0 <= value < np.inf:
+        raise ValueError(f"a schedule must give finite numbers of at least 0; got {value!r} at step {step}")
+    return float(value)
 
 
 def check_hyperparameters(optimizer):
@@ -172,7 +176,7 @@ def check_hyperparameters(optimizer):
         if name == "learning_rate" and callable(value):
             continue
         decays = name in ("momentum", "decay", "beta1", "beta2")
-        is_number = isinstance(value, (int, float, np.number)) and np.isfinite(value)
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool) and np.isfinite(value)
         if not is_number or (not 0 <= value < 1 if decays else value <= 0):
             needs = "a number in [0, 1)" if decays else "a positive number"
             raise ValueError(f"{type(optimizer).__name__}: {name} must be {needs}, got {value!r}")

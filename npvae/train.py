@@ -8,12 +8,14 @@ Grey images under the Bernoulli likelihood are binarised afresh for every miniba
 of its grey level. That is "dynamic binarisation", which the published numbers use (Burda et al. 2016).
 """
 
+import os
 import sys
 import time
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from npvae import checks, optim
@@ -102,7 +104,7 @@ class TrainingState:
 
 
 def fit(model, x_train, x_val=None, *, epochs=10, batch_size=128, optimizer=None, beta=1.0, n_samples=1, binarize=True,
-        seed=0, progress=True, on_epoch=None, resume=None):  # fmt: skip
+        seed=0, workers=None, progress=True, on_epoch=None, resume=None):  # fmt: skip
     """Train `model` in place by minimising nll + beta kl over minibatches; returns the History.
 
     x_train, x_val   (n, D): floats, bool, or uint8 grey levels 0–255 (read as 0–1)
@@ -113,6 +115,7 @@ def fit(model, x_train, x_val=None, *, epochs=10, batch_size=128, optimizer=None
     n_samples        S, samples of z per datum and step
     binarize         draw grey pixels afresh per minibatch (Bernoulli likelihood); False trains on the grey levels themselves
     seed             of row order, noise and binarisation; the initial weights have the model's own
+    workers          threads of the matrix products; by default one for small models, the cores available for others
     progress         a bar with loss, nll and kl in nats and the speed, on a terminal; a line per epoch
     on_epoch         called with the TrainingState after each epoch
     resume           the TrainingState to go on from, with the model as it was then
@@ -123,12 +126,15 @@ def fit(model, x_train, x_val=None, *, epochs=10, batch_size=128, optimizer=None
     optimizer = optim.Adam() if optimizer is None else optimizer
     checks.integer("epochs", epochs, 0)
     checks.integer("batch_size", batch_size, 1)
+    if workers is not None:
+        checks.integer("workers", workers, 1)
     _check_training(model, optimizer, n_samples, beta, seed)
     train = Rows.of(model, x_train, "x_train", binarize)
     val = None if x_val is None else Rows.of(model, x_val, "x_val", binarize)
     state = TrainingState(optim.initial_state(optimizer, model.theta)) if resume is None else resume
     n = len(train.x)
-    with progress_bar(progress, total=epochs * n, initial=state.epoch * n) as bar:
+    limits = threadpool_limits(threads_for(model, batch_size) if workers is None else workers, user_api="blas")
+    with limits, progress_bar(progress, total=epochs * n, initial=state.epoch * n) as bar:
         while state.epoch < epochs:
             started = time.perf_counter()
             bar.set_description(f"epoch {state.epoch + 1}/{epochs}")
@@ -146,6 +152,17 @@ def fit(model, x_train, x_val=None, *, epochs=10, batch_size=128, optimizer=None
             if on_epoch is not None:
                 on_epoch(state)
     return state.history
+
+
+def threads_for(model, batch_size):
+    """How many threads the products of one step are worth: below some 5e7 multiplications, waking a second one costs more
+    than it saves, and on a busy machine many times more."""
+    return 1 if model.theta.size * batch_size < 5e7 else cores_available()
+
+
+def cores_available():
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _check_training(model, optimizer, n_samples, beta, seed):

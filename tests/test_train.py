@@ -167,19 +167,36 @@ def test_binary_data_are_left_alone():
     np.testing.assert_array_equal(np.sort(model.seen[0][0].sum(axis=1)), np.sort(x.sum(axis=1)))
 
 
+class Stumbler(npvae.VAE):
+    """A model whose loss is NaN at the steps in `bad`."""
+
+    def forward(self, x, eps, beta=1.0, check=True):
+        self.count = getattr(self, "count", -1) + 1
+        return super().forward(x, eps, np.nan if self.count in self.bad else beta, check)
+
+
 def test_a_step_that_is_not_finite_is_skipped_and_counted_and_three_in_a_row_abort():
     x, states = lattice_rows(50), []
-    model = small_model()
-    bad_steps = {1, 3}
-    npvae.fit(model, x, epochs=1, batch_size=10, progress=False, beta=lambda step: np.nan if step in bad_steps else 1.0,
-              on_epoch=states.append)  # fmt: skip
+    model = Stumbler(16, 2, (8,), backend="numpy")
+    model.bad = {1, 3}
+    npvae.fit(model, x, epochs=1, batch_size=10, progress=False, on_epoch=states.append)
     assert (states[0].skipped, states[0].step, states[0].optimizer["t"]) == (2, 5, 3)
     assert np.isfinite(model.theta).all()
     assert np.isfinite(states[0].history["train_loss"]).all()
-    theta = model.theta.copy()
+    theta, model.count, model.bad = model.theta.copy(), -1, {0, 1, 2}
     with pytest.raises(FloatingPointError, match=r"3 steps in a row .*step 3: loss, gradient of encoder.0.W.* learning rate"):
-        npvae.fit(model, x, epochs=1, batch_size=10, progress=False, beta=lambda step: np.nan)
+        npvae.fit(model, x, epochs=1, batch_size=10, progress=False)
     np.testing.assert_array_equal(model.theta, theta)
+
+
+@pytest.mark.parametrize("value", [np.nan, -1.0, np.inf])
+def test_a_schedule_that_leaves_its_range_is_named_with_its_step(value):
+    def schedule(step):
+        return value if step == 2 else 1e-3
+
+    for options in ({"beta": schedule}, {"optimizer": Adam(schedule)}):
+        with pytest.raises(ValueError, match=r"schedule must give finite numbers of at least 0; got .* at step 2"):
+            npvae.fit(small_model(), lattice_rows(50), epochs=1, batch_size=10, progress=False, **options)
 
 
 def test_a_huge_learning_rate_ends_in_a_clear_error():
@@ -222,6 +239,7 @@ def test_zero_epochs_train_nothing():
         ({"batch_size": 0}, "batch_size"),
         ({"n_samples": 0}, "n_samples"),
         ({"seed": -3}, "seed"),
+        ({"workers": 0}, "workers"),
         ({"seed": 0.5}, "seed"),
         ({"optimizer": "adam"}, "optimizer must be one of SGD"),
         ({"beta": -1.0}, "beta must be a finite number of at least 0"),
@@ -257,6 +275,11 @@ def test_progress_bar_on_a_terminal(capsys, monkeypatch):
     err = capsys.readouterr().err
     assert "epoch 1/1" in err
     assert "rows" in err
+
+
+def test_small_models_use_one_thread_and_large_ones_all_cores():
+    assert train.threads_for(small_model(), 128) == 1
+    assert train.threads_for(npvae.VAE(784, 20, (400,), backend="numpy"), 128) == train.cores_available() >= 1
 
 
 def test_history_is_a_table():

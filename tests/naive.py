@@ -1,0 +1,305 @@
+"""Slow scalar twins of the ops, which judge the array code: textbook formulas, one number at a time.
+
+The twins take and return nested lists of Python floats (`array.tolist()`, exact for float32 too). Where floats would cancel,
+saturate or overflow they compute with 80 decimal digits instead of with a cleverer formula. A backward is the chain rule
+written out: the sum over every output of its upstream gradient times its partial derivative.
+
+Below the twins stand the comparisons that the test files share.
+
+Shapes: B batch, I and J the widths of a layer, D data, L latent, S samples per datum, P parameters.
+"""
+
+import math
+from decimal import Decimal, getcontext
+
+import numpy as np
+
+from npvae.gradcheck import complex_step_grad
+
+getcontext().prec = 80  # 1 + e^−100 keeps 36 digits of e^−100
+
+
+# ---- layers ----
+
+
+def affine_forward(x, W, b):
+    """x (B, I), W (I, J), b (J,) -> pre (B, J)."""
+    pre = [[0.0] * len(b) for _ in x]
+    for n in range(len(x)):
+        for j in range(len(b)):
+            pre[n][j] = math.fsum([b[j], *(x[n][i] * W[i][j] for i in range(len(W)))])
+    return pre
+
+
+def affine_backward(dpre, x, W):
+    """dpre (B, J) -> dx (B, I), dW (I, J), db (J,): every pre[n][k] asked how it moves with every input."""
+    dx = [[0.0] * len(W) for _ in x]
+    dW = [[0.0] * len(row) for row in W]
+    db = [0.0] * len(W[0])
+    for n in range(len(x)):
+        for k in range(len(W[0])):
+            for i in range(len(W)):
+                dx[n][i] += dpre[n][k] * W[i][k]  # ∂pre_nk/∂x_ni = W_ik
+                dW[i][k] += dpre[n][k] * x[n][i]  # ∂pre_nk/∂W_ik = x_ni
+            db[k] += dpre[n][k]  # ∂pre_nk/∂b_k = 1
+    return dx, dW, db
+
+
+def e_to(x):
+    return Decimal(x).exp()
+
+
+# name: (h(x), dh/dx), of one number, in Decimal
+ACTIVATIONS = {
+    "identity": (Decimal, lambda x: Decimal(1)),
+    "relu": (lambda x: Decimal(max(x, 0.0)), lambda x: Decimal(1 if x > 0 else 0)),
+    "tanh": (lambda x: (e_to(x) - e_to(-x)) / (e_to(x) + e_to(-x)), lambda x: 4 / (e_to(x) + e_to(-x)) ** 2),
+    "sigmoid": (lambda x: 1 / (1 + e_to(-x)), lambda x: e_to(-x) / (1 + e_to(-x)) ** 2),
+    "softplus": (lambda x: (1 + e_to(x)).ln(), lambda x: e_to(x) / (1 + e_to(x))),
+    "silu": (
+        lambda x: Decimal(x) / (1 + e_to(-x)),
+        lambda x: (1 + e_to(-x) + Decimal(x) * e_to(-x)) / (1 + e_to(-x)) ** 2,
+    ),
+}
+
+
+def activation_forward(name, pre):
+    """pre (B, J) -> h (B, J)."""
+    value, _ = ACTIVATIONS[name]
+    return [[float(value(p)) for p in row] for row in pre]
+
+
+def activation_backward(name, dh, pre):
+    """dh (B, J) -> dpre (B, J)."""
+    _, slope = ACTIVATIONS[name]
+    return [[float(Decimal(d) * slope(p)) for d, p in zip(*rows)] for rows in zip(dh, pre)]
+
+
+# ---- latent ----
+
+
+def clip_forward(raw, low=-30.0, high=20.0):
+    """raw (B, L) -> logvar (B, L)."""
+    return [[min(max(r, low), high) for r in row] for row in raw]
+
+
+def clip_backward(dlogvar, raw, low=-30.0, high=20.0):
+    """dlogvar (B, L) -> draw (B, L)."""
+    return [[d if low <= r <= high else 0.0 for d, r in zip(*rows)] for rows in zip(dlogvar, raw)]
+
+
+def reparameterize_forward(mu, logvar, eps):
+    """mu, logvar (B, L), eps (S, B, L) -> z (S, B, L): mean plus standard deviation times noise."""
+    return [
+        [[mu[n][l] + math.sqrt(math.exp(logvar[n][l])) * e[n][l] for l in range(len(mu[0]))] for n in range(len(mu))]
+        for e in eps
+    ]
+
+
+def reparameterize_backward(dz, logvar, eps):
+    """dz (S, B, L) -> dmu, dlogvar (B, L)."""
+    dmu = [[0.0] * len(row) for row in logvar]
+    dlogvar = [[0.0] * len(row) for row in logvar]
+    for s in range(len(eps)):
+        for n in range(len(logvar)):
+            for l in range(len(logvar[0])):
+                variance = math.exp(logvar[n][l])
+                dmu[n][l] += dz[s][n][l]  # ∂z/∂mu = 1
+                # ∂z/∂logvar = eps · dσ/dvariance · dvariance/dlogvar, with σ = √variance
+                dlogvar[n][l] += dz[s][n][l] * eps[s][n][l] * (1 / (2 * math.sqrt(variance))) * variance
+    return dmu, dlogvar
+
+
+def kl_of_gaussians(mu1, variance1, mu2, variance2):
+    """KL(N(mu1, variance1) ‖ N(mu2, variance2)) = log(σ2/σ1) + (σ1² + (mu1 − mu2)²)/(2 σ2²) − ½, of Decimals."""
+    return (variance2 / variance1).ln() / 2 + (variance1 + (mu1 - mu2) ** 2) / (2 * variance2) - Decimal("0.5")
+
+
+def gaussian_kl_forward(mu, logvar):
+    """mu, logvar (B, L) -> kl (B, L), against N(0, 1)."""
+    return [
+        [float(kl_of_gaussians(Decimal(m), e_to(v), Decimal(0), Decimal(1))) for m, v in zip(*rows)] for rows in zip(mu, logvar)
+    ]
+
+
+def gaussian_kl_backward(dkl, mu, logvar):
+    """dkl (B, L) -> dmu, dlogvar (B, L)."""
+    dmu = [[d * m for d, m in zip(*rows)] for rows in zip(dkl, mu)]
+    # ∂kl/∂variance · dvariance/dlogvar = (½ − 1/(2 variance)) · variance
+    dlogvar = [
+        [float(Decimal(d) * (Decimal("0.5") - 1 / (2 * e_to(v))) * e_to(v)) for d, v in zip(*rows)] for rows in zip(dkl, logvar)
+    ]
+    return dmu, dlogvar
+
+
+# ---- likelihood ----
+
+
+def bernoulli_nll_forward(logits, x):
+    """logits, x (B, D) -> nll (B,): −Σ_d x log p + (1 − x) log(1 − p)."""
+    nll = []
+    for logits_row, x_row in zip(logits, x):
+        total = Decimal(0)
+        for l, target in zip(logits_row, x_row):
+            p, q = 1 / (1 + e_to(-l)), 1 / (1 + e_to(l))  # q = 1 − p
+            total -= Decimal(target) * p.ln() + (1 - Decimal(target)) * q.ln()
+        nll.append(float(total))
+    return nll
+
+
+def bernoulli_nll_backward(dnll, logits, x):
+    """dnll (B,) -> dlogits (B, D): ∂nll/∂p · dp/dlogit, with dp/dlogit = p (1 − p)."""
+    dlogits = []
+    for d, logits_row, x_row in zip(dnll, logits, x):
+        row = []
+        for l, target in zip(logits_row, x_row):
+            p, q = 1 / (1 + e_to(-l)), 1 / (1 + e_to(l))
+            row.append(float(Decimal(d) * (-Decimal(target) / p + (1 - Decimal(target)) / q) * p * q))
+        dlogits.append(row)
+    return dlogits
+
+
+def gaussian_nll_forward(mean, x, variance):
+    """mean, x (B, D) -> nll (B,): −Σ_d log of the normal density."""
+    sigma = math.sqrt(variance)
+    return [
+        math.fsum(((t - m) / sigma) ** 2 / 2 + math.log(sigma * math.sqrt(2 * math.pi)) for m, t in zip(*rows))
+        for rows in zip(mean, x)
+    ]
+
+
+def gaussian_nll_backward(dnll, mean, x, variance):
+    """dnll (B,) -> dmean (B, D): with u = (x − mean)/σ, ∂nll/∂u · du/dmean = u · (−1/σ)."""
+    sigma = math.sqrt(variance)
+    return [[d * ((t - m) / sigma) * (-1 / sigma) for m, t in zip(*rows)] for d, *rows in zip(dnll, mean, x)]
+
+
+# ---- optim: each takes all gradients (steps, P) and returns the parameters after the last step (P,) ----
+
+
+def sgd(theta, grads, learning_rate):
+    theta = list(theta)
+    for grad in grads:
+        for i, g in enumerate(grad):
+            theta[i] = theta[i] - learning_rate * g
+    return theta
+
+
+def momentum(theta, grads, learning_rate, momentum):
+    theta, velocity = list(theta), [0.0] * len(theta)
+    for grad in grads:
+        for i, g in enumerate(grad):
+            velocity[i] = momentum * velocity[i] + learning_rate * g
+            theta[i] = theta[i] - velocity[i]
+    return theta
+
+
+def adagrad(theta, grads, learning_rate, epsilon):
+    theta = list(theta)
+    for step, grad in enumerate(grads):
+        for i, g in enumerate(grad):
+            squares = math.fsum(past[i] ** 2 for past in grads[: step + 1])
+            theta[i] = theta[i] - learning_rate * g / (math.sqrt(squares) + epsilon)
+    return theta
+
+
+def rmsprop(theta, grads, learning_rate, decay, epsilon):
+    theta, mean_square = list(theta), [0.0] * len(theta)
+    for grad in grads:
+        for i, g in enumerate(grad):
+            mean_square[i] = decay * mean_square[i] + (1 - decay) * g**2
+            theta[i] = theta[i] - learning_rate * g / (math.sqrt(mean_square[i]) + epsilon)
+    return theta
+
+
+def adam(theta, grads, learning_rate, beta1, beta2, epsilon):
+    """The moments as the weighted sums of all past gradients that Kingma & Ba's recurrences unroll to (their equation 1)."""
+    theta = list(theta)
+    for t in range(1, len(grads) + 1):
+        for i in range(len(theta)):
+            m = math.fsum((1 - beta1) * beta1 ** (t - s) * grads[s - 1][i] for s in range(1, t + 1))
+            v = math.fsum((1 - beta2) * beta2 ** (t - s) * grads[s - 1][i] ** 2 for s in range(1, t + 1))
+            m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
+            theta[i] = theta[i] - learning_rate * m_hat / (math.sqrt(v_hat) + epsilon)
+    return theta
+
+
+# ---- the numerical derivative that needs no complex numbers ----
+
+
+def central_difference_grad(f, x, h=1e-5):
+    """df/dx, shape of x, from real function values only, to about nine digits."""
+    grad = np.empty(x.shape)
+    for i in np.ndindex(x.shape):
+        above, below = x.copy(), x.copy()
+        above[i] += h
+        below[i] -= h
+        grad[i] = (f(above) - f(below)) / (above[i] - below[i])
+    return grad
+
+
+# ---- comparisons and inputs ----
+
+TOLERANCE = {"float64": 1e-13, "float32": 2e-6}
+LAYOUTS = ("C", "Fortran", "strided")
+
+
+def draw(rng, shape, dtype="float64", layout="C"):
+    """Standard normal numbers; "strided" is a view that skips every second number of a longer array."""
+    values = rng.standard_normal(shape).astype(dtype)
+    if layout == "strided":
+        return np.repeat(values, 2, axis=-1)[..., ::2]
+    return np.array(values, order=layout[0])
+
+
+def assert_close(actual, expected, dtype="float64", tolerance=None):
+    """Same shape, the dtype asked for, and no difference above the dtype's tolerance times the largest entry."""
+    expected = np.array(expected)
+    tolerance = TOLERANCE[dtype] if tolerance is None else tolerance
+    assert actual.dtype == dtype
+    assert actual.shape == expected.shape
+    assert np.abs(actual - expected).max() <= tolerance * np.abs(expected).max()
+
+
+def assert_is_gradient(grad, f, x):
+    """`grad` is df/dx, by two numerical derivatives that share nothing with the formula nor with each other."""
+    assert_close(grad, complex_step_grad(f, x), tolerance=1e-12)
+    assert_close(grad, central_difference_grad(f, x), tolerance=1e-6)
+
+
+def assert_pure_and_linear(forward, inputs, backward, douts, may_alias=False):
+    """The contract of every pair: forward(*inputs) -> out, cache and backward(*douts, cache) -> one gradient or several.
+
+    Everything handed over is read-only, so that any write into it raises.
+    """
+    kept = [array for array in (*inputs, *douts) if isinstance(array, np.ndarray)]
+    freeze(kept)
+    out, cache = forward(*inputs)
+    freeze(cache)
+    grads = as_tuple(backward(*douts, cache))
+
+    again = as_tuple(backward(*douts, cache))
+    zero = as_tuple(backward(*(0 * dout for dout in douts), cache))
+    flipped = as_tuple(backward(*(dout[::-1] for dout in douts), cache))
+    combined = as_tuple(backward(*(dout + 2 * dout[::-1] for dout in douts), cache))
+    for grad, same, nothing, other, both in zip(grads, again, zero, flipped, combined):
+        assert grad.tobytes() == same.tobytes()
+        assert not nothing.any()
+        assert_close(both, grad + 2 * other)
+    if not may_alias:
+        outs = [array for array in as_tuple(out) if isinstance(array, np.ndarray)]
+        assert not any(np.shares_memory(result, array) for result in (*outs, *grads) for array in kept)
+        assert not any(np.shares_memory(grad, array) for grad in grads for array in outs)
+
+
+def as_tuple(values):
+    return values if isinstance(values, tuple) else (values,)
+
+
+def freeze(values):
+    """Make every array in nested tuples or lists read-only."""
+    if isinstance(values, np.ndarray):
+        values.flags.writeable = False
+    elif isinstance(values, (tuple, list)):
+        for value in values:
+            freeze(value)

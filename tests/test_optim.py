@@ -1,0 +1,293 @@
+"""The optimisers: each update against its scalar twin, and every optimiser on functions with a known minimum."""
+
+import dataclasses
+import math
+
+import naive
+import numpy as np
+import pytest
+
+from npvae import optim
+from npvae.backend import load_ops
+from npvae.kernels.optim import adam_step as compiled_adam_step
+from npvae.optim import SGD, AdaGrad, Adam, Momentum, RMSProp
+
+# each optimiser, its hyperparameters away from their defaults, and its scalar twin
+TWINS = [
+    (SGD, {"learning_rate": 0.03}, naive.sgd),
+    (Momentum, {"learning_rate": 0.03, "momentum": 0.8}, naive.momentum),
+    (AdaGrad, {"learning_rate": 0.03, "epsilon": 1e-3}, naive.adagrad),
+    (RMSProp, {"learning_rate": 0.03, "decay": 0.7, "epsilon": 1e-3}, naive.rmsprop),
+    (Adam, {"learning_rate": 0.03, "beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3}, naive.adam),
+]
+OPTIMIZERS = [optimizer for optimizer, _, _ in TWINS]
+# Without Numba's compiler (NUMBA_DISABLE_JIT=1) the kernel is already the Python function.
+ADAM_KERNELS = {"compiled": compiled_adam_step, "python": getattr(compiled_adam_step, "py_func", compiled_adam_step)}
+
+dtypes = pytest.mark.parametrize("dtype", ["float64", "float32"])
+optimizers = pytest.mark.parametrize("optimizer", OPTIMIZERS)
+backends = pytest.mark.parametrize("backend", ["numpy", "numba"])
+
+
+def problem(size, dtype="float64", steps=7):
+    """theta (P,) and one gradient per step (steps, P), a zero and a tiny one among them."""
+    rng = np.random.default_rng(1)
+    theta, grads = naive.draw(rng, size, dtype), naive.draw(rng, (steps, size), dtype)
+    grads[:, 0] = 0
+    grads[:, -1] *= {"float64": 1e-9, "float32": 1e-6}[dtype]  # small beside epsilon, yet its square is a normal number
+    return theta, grads
+
+
+def run(optimizer, theta, grads, **options):
+    state = optim.initial_state(optimizer, theta)
+    for grad in grads:
+        optimizer.step(theta, grad, state, **options)
+    return state
+
+
+# ---- each update against its scalar twin ----
+
+
+@backends
+@dtypes
+@pytest.mark.parametrize("size", [2, 7, 33])
+@pytest.mark.parametrize(("optimizer", "settings", "twin"), TWINS)
+def test_step_equals_its_twin(optimizer, settings, twin, size, dtype, backend):
+    """Through the op of either back end, as training calls it."""
+    theta, grads = problem(size, dtype)
+    expected = twin(theta.tolist(), grads.tolist(), **settings)
+    optimizer = optimizer(**settings)
+    run(optimizer, theta, grads, op=getattr(load_ops(backend), optimizer.op))
+    naive.assert_close(theta, expected, dtype)
+
+
+@dtypes
+@pytest.mark.parametrize(("optimizer", "settings", "twin"), TWINS)
+def test_displacement_equals_its_twin(optimizer, settings, twin, dtype):
+    """From theta = 0 each entry's own digits count, those of the tiny gradient too."""
+    _, grads = problem(7, dtype)
+    theta = np.zeros(7, dtype)
+    run(optimizer(**settings), theta, grads)
+    expected = twin([0.0] * 7, grads.tolist(), **settings)
+    np.testing.assert_allclose(theta, expected, rtol=20 * naive.TOLERANCE[dtype])  # the sum of 7 steps cancels a little
+
+
+ADAM_ANCHOR = [0.997824315228898, -0.9986722741046966, 0.5, -0.0014999999999999983]
+
+
+@pytest.mark.parametrize(
+    ("op", "rtol"),
+    [(optim.adam_step, 4e-16), (ADAM_KERNELS["python"], 4e-16), (ADAM_KERNELS["compiled"], 1e-13)],
+    ids=["numpy", "python", "compiled"],
+)
+def test_adam_anchor(op, rtol):
+    """To the last bit; compiled, a power one bit off counts 1/(1 − β2ᵗ) times in 1 − β2ᵗ."""
+    theta = np.array([1, -1, 0.5, 0])
+    run(Adam(1e-3), theta, np.array([[0.1, -2, 0, 1e-8], [0.3, 1, 0, 1e-8], [-0.2, 0.5, 0, 1e-8]]), op=op)
+    np.testing.assert_allclose(theta, ADAM_ANCHOR, rtol=rtol, atol=0)
+
+
+def test_first_adam_step_has_the_size_of_the_learning_rate():
+    """The point of the bias correction: without it the first step would be (1 − β1)/√(1 − β2) = 3.2 times as long."""
+    theta = np.zeros(3)
+    run(Adam(1e-3), theta, np.array([[5.0, -0.01, 300.0]]))
+    np.testing.assert_allclose(theta, [-1e-3, 1e-3, -1e-3], rtol=1e-5)
+
+
+@dtypes
+@pytest.mark.parametrize("kernel", ADAM_KERNELS)
+def test_adam_kernel_equals_numpy(kernel, dtype):
+    """theta and both moments, entry by entry."""
+    theta, grads = problem(101, dtype, steps=25)
+    arrays = [theta, np.zeros_like(theta), np.zeros_like(theta)]  # theta, m, v
+    twins = [array.copy() for array in arrays]
+    for t, grad in enumerate(grads, start=1):
+        hyperparameters = (t, 1e-2, 0.9, 0.999, 1e-8)
+        optim.adam_step(arrays[0], grad, *arrays[1:], *hyperparameters)
+        ADAM_KERNELS[kernel](twins[0], grad, *twins[1:], *hyperparameters)
+    for array, twin in zip(arrays, twins):
+        naive.assert_close(twin, array, dtype)
+
+
+@optimizers
+def test_step_leaves_the_gradient_alone_and_works_in_place(optimizer):
+    theta, grads = problem(5)
+    grads.flags.writeable = False  # a write would raise
+    before, optimizer = theta.copy(), optimizer()
+    state = optim.initial_state(optimizer, theta)
+    slots = {name: state[name] for name in optimizer.slots}
+    assert optimizer.step(theta, grads[0], state) is None
+    assert (theta[1:] != before[1:]).all()
+    assert theta[0] == before[0]  # a zero gradient from the start moves nothing
+    assert all(state[name] is slots[name] for name in slots)
+
+
+@dtypes
+@optimizers
+def test_initial_state_is_zero_and_like_theta(optimizer, dtype):
+    optimizer = optimizer()
+    state = optim.initial_state(optimizer, np.ones(3, dtype))
+    assert set(state) == {"t", *optimizer.slots}
+    assert state.pop("t") == 0
+    for slot in state.values():
+        assert slot.dtype == dtype
+        assert slot.tolist() == [0, 0, 0]
+    assert not any(np.shares_memory(a, b) for a in state.values() for b in state.values() if a is not b)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        (Momentum(0.1), {"velocity": 0.2}),
+        (AdaGrad(0.1), {"sum_of_squares": 4.0}),
+        (RMSProp(0.1, decay=0.75), {"mean_square": 1.0}),
+        (Adam(0.1, beta1=0.75, beta2=0.5), {"m": 0.5, "v": 2.0}),
+    ],
+)
+def test_slots_hold_what_their_names_say(optimizer, expected):
+    """After one step with gradient 2: a checkpoint stores the slots by name."""
+    state = run(optimizer, np.ones(1), np.full((1, 1), 2.0))
+    assert {name: state[name].item() for name in optimizer.slots} == pytest.approx(expected, rel=1e-15)
+
+
+@optimizers
+def test_one_optimizer_serves_two_states(optimizer):
+    """All memory is in the state: alternating between two problems changes neither result."""
+    optimizer = optimizer()
+    alone, grads = problem(5)
+    first, second = alone.copy(), alone.copy()
+    run(optimizer, alone, grads)
+    states = [optim.initial_state(optimizer, theta) for theta in (first, second)]
+    for grad in grads:
+        optimizer.step(first, grad, states[0])
+        optimizer.step(second, -3 * grad, states[1])
+    np.testing.assert_array_equal(first, alone)
+
+
+@optimizers
+def test_an_optimizer_is_immutable(optimizer):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        optimizer().learning_rate = 1.0
+
+
+@optimizers
+def test_the_op_named_by_an_optimizer_is_in_both_tables(optimizer):
+    assert getattr(load_ops("numpy"), optimizer.op) is getattr(optim, optimizer.op)
+    assert callable(getattr(load_ops("numba"), optimizer.op))
+
+
+# ---- minima ----
+
+
+@optimizers
+def test_reaches_the_minimum_of_a_quadratic(optimizer):
+    """½ Σ a (θ − c)², with a learning rate that decays, since RMSProp's steps do not shrink with the gradient."""
+    a, c = np.array([1.0, 3.0, 0.5]), np.array([0.3, -0.7, 0.2])
+    start = {SGD: 0.3, Momentum: 0.05, AdaGrad: 0.5, RMSProp: 0.05, Adam: 0.05}[optimizer]
+    optimizer = optimizer(learning_rate=lambda step: start * 0.995**step)
+    theta = np.zeros(3)
+    state = optim.initial_state(optimizer, theta)
+    for _ in range(2000):
+        optimizer.step(theta, a * (theta - c), state)
+    np.testing.assert_allclose(theta, c, atol=1e-5)
+
+
+def rosenbrock(theta):
+    """(1 − x)² + 100 (y − x²)² and its gradient: a curved valley with its minimum 0 at (1, 1)."""
+    x, y = theta
+    return (1 - x) ** 2 + 100 * (y - x * x) ** 2, np.array([-2 * (1 - x) - 400 * x * (y - x * x), 200 * (y - x * x)])
+
+
+@dtypes
+def test_lbfgs_finds_the_minimum_of_rosenbrocks_function(dtype):
+    theta = np.array([-1.25, 1.0], dtype)
+    result = optim.lbfgs(rosenbrock, theta)
+    assert result.success
+    np.testing.assert_allclose(result.x, 1, atol=1e-4)
+    assert result.x.dtype == "float64"
+    assert theta.tolist() == [-1.25, 1]
+
+
+@pytest.mark.parametrize("max_iterations", [1, 3, 8])
+def test_lbfgs_respects_max_iterations(max_iterations):
+    visited = []
+    result = optim.lbfgs(rosenbrock, np.array([-1.2, 1.0]), max_iterations, callback=lambda theta: visited.append(theta.copy()))
+    assert result.nit == len(visited) == max_iterations
+    assert not result.success
+    np.testing.assert_array_equal(visited[-1], result.x)
+
+
+def test_lbfgs_uses_the_memory_it_is_given():
+    """One pair instead of ten is another (here slower) method, so the option has arrived."""
+    iterations = [optim.lbfgs(rosenbrock, np.array([-1.2, 1.0]), memory=memory).nit for memory in (1, 10)]
+    assert iterations[0] > iterations[1]
+
+
+# ---- schedules ----
+
+
+@optimizers
+def test_schedule_is_called_with_steps_from_zero(optimizer):
+    steps = []
+
+    def schedule(step):
+        steps.append(step)
+        return 0.1
+
+    theta, grads = problem(3)
+    state = run(optimizer(learning_rate=schedule), theta, grads)
+    assert steps == list(range(len(grads)))
+    assert state["t"] == len(grads)
+
+
+@optimizers
+def test_schedule_sets_the_learning_rate_of_its_step(optimizer):
+    """The same as a fresh optimiser of that constant rate for every step, on the same state."""
+    rates = [0.1, 0.02, 0.3]
+    by_schedule, grads = problem(3, steps=3)
+    by_hand = by_schedule.copy()
+    run(optimizer(learning_rate=lambda step: rates[step]), by_schedule, grads)
+    state = optim.initial_state(optimizer(), by_hand)
+    for rate, grad in zip(rates, grads):
+        optimizer(learning_rate=rate).step(by_hand, grad, state)
+    np.testing.assert_array_equal(by_schedule, by_hand)
+
+
+def test_at_step_takes_a_number_or_a_callable():
+    assert optim.at_step(0.5, 3) == 0.5
+    assert optim.at_step(lambda step: step / 4, 3) == 0.75
+    assert type(optim.at_step(np.float32(0.5), 0)) is float  # a NumPy scalar would decide the dtype of the update
+
+
+# ---- refusals ----
+
+
+NOT_POSITIVE = [0, -1.0, math.nan, math.inf, "fast", None]
+NOT_A_DECAY = [-0.1, 1.0, 2, math.nan, "slow", None]
+BAD = [
+    (optimizer, field.name, value)
+    for optimizer in OPTIMIZERS
+    for field in dataclasses.fields(optimizer)
+    for value in (NOT_POSITIVE if field.name in ("learning_rate", "epsilon") else NOT_A_DECAY)
+]
+
+
+@pytest.mark.parametrize(("optimizer", "field", "value"), BAD)
+def test_bad_hyperparameter_is_refused_by_name(optimizer, field, value):
+    with pytest.raises(ValueError, match=rf"^{optimizer.__name__}: {field} must be .*got {value!r}$"):
+        optimizer(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "settings"),
+    [
+        (SGD, {"learning_rate": 1}),
+        (Momentum, {"momentum": 0}),
+        (RMSProp, {"decay": 0}),
+        (Adam, {"beta1": 0, "beta2": np.float32(0.5)}),
+    ],
+)
+def test_hyperparameters_on_the_edge_are_accepted(optimizer, settings):
+    theta, grads = problem(3)
+    run(optimizer(**settings), theta, grads)
+    assert np.isfinite(theta).all()
