@@ -5,26 +5,30 @@ The map, in the order to read it (each file knows only those above it):
     layers.py        affine map and activations                    } pairs of pure functions,
     latent.py        reparameterisation, Gaussian KL divergence    } forward and backward
     likelihood.py    p(x|z): negative log-likelihoods              } side by side
+    gradcheck.py     complex step, directional, Taylor, adjoint and finite-difference checks, for your own layers too
     optim.py         optimisers over one flat parameter vector
     backend.py       the table of ops: NumPy to be read, Numba to be run
     kernels/         the compiled twins, and the Ising simulation
     checks.py        what is refused at the boundary, and how it is said
     checkpoint.py    one file format for models and runs
+    parameters.py    names and views in the flat parameter vector
     vae.py           the model: VAE.forward and VAE.backward as mirror images
     data/            ising.py, mnist.py, arrays.py (the user's own files)
     train.py         minibatches, schedules, the loop, the history
     evaluate.py      ELBO, importance-weighted log-likelihood, active units, bits per dimension
-    gradcheck.py     complex step, directional, Taylor, adjoint and finite-difference checks (knows only NumPy)
+    subjects.py      what the proof covers: every op and the model, in every regime
+    proofs.py        the subjects put before the checks
     plots.py         every picture
     runs.py          the run folder
-    cli.py           the command `npvae`
+    commands.py      what `npvae train`, `evaluate`, `sample` and `gradcheck` do
+    cli.py           the command `npvae`: its options
 
     x ─ layers ─▶ h ─ layers ─▶ mu, logvar ─(+eps) latent ─▶ z ─ layers ─▶ h' ─ layers ─▶ logits ─ likelihood ─▶ nll
                                    └───────────── latent: kl ────────────────────────────────────────────────▶ kl
                                                              loss = mean over batch of (nll + beta * kl)
 """
 
-from npvae import checkpoint, data, evaluate, latent, layers, likelihood, optim
+from npvae import checkpoint, data, evaluate, gradcheck, latent, layers, likelihood, optim
 from npvae.optim import SGD, AdaGrad, Adam, Momentum, RMSProp
 from npvae.train import History, fit, fit_lbfgs, model_input
 from npvae.vae import VAE, Terms
@@ -33,5 +37,5 @@ __version__ = "0.1.0"
 
 __all__ = [
     "SGD", "VAE", "AdaGrad", "Adam", "History", "Momentum", "RMSProp", "Terms", "checkpoint", "data", "evaluate", "fit",
-    "fit_lbfgs", "latent", "layers", "likelihood", "model_input", "optim",
+    "fit_lbfgs", "gradcheck", "latent", "layers", "likelihood", "model_input", "optim",
 ]  # fmt: skip

@@ -483,14 +483,15 @@ def _central_differences(f, theta, name, kinks):
             moved[k] += h
             return {**theta, name: moved}
 
-        reference[k] = (_value(f, at(FD_STEP)) - _value(f, at(-FD_STEP))) / (2 * FD_STEP)
         if kinks:
             signs = np.sign(kinks(theta))
             crossed[k] = any(np.any(np.sign(kinks(at(h))) != signs) for h in (FD_STEP, -FD_STEP))
-        else:
-            # h² f'' for smooth f; |f'₊ − f'₋| (h − d) once h exceeds the distance d of a kink
-            bend = [_value(f, at(h)) - 2 * here + _value(f, at(-h)) for h in (FD_STEP, FD_STEP / 2, FD_STEP / 4)]
-            misfit[k] = max(abs(bend[0] - 4 * bend[1]), abs(bend[1] - 4 * bend[2])) / FD_STEP
+        steps = [FD_STEP] if kinks else [FD_STEP, FD_STEP / 2, FD_STEP / 4]
+        ahead, behind = np.array([[_value(f, at(h)), _value(f, at(-h))] for h in steps]).T
+        reference[k] = (ahead[0] - behind[0]) / (2 * FD_STEP)
+        # h² f'' for smooth f; |f'₊ − f'₋| (h − d) once h exceeds the distance d of a kink
+        bend = ahead - 2 * here + behind
+        misfit[k] = np.abs(bend[:-1] - 4 * bend[1:]).max(initial=0) / FD_STEP
     if not kinks:
         crossed = misfit > 1e-7 * np.abs(reference).max() + 100 * EPS * abs(here) / FD_STEP
     return reference, crossed

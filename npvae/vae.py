@@ -260,10 +260,14 @@ class VAE:
         checks.finite(name, array)
         return array
 
+    @property
+    def widths(self):
+        """The widths of all layers, as in "784-400-20-400-784"."""
+        widths = [self.n_features, *self.hidden, self.n_latent, *self.decoder_hidden, self.n_features]
+        return "-".join(map(str, widths))
+
     def __repr__(self):
-        encoder = [self.n_features, *self.hidden, self.n_latent]
-        widths = "-".join(str(width) for width in [*encoder, *self.decoder_hidden, self.n_features])
         return (
-            f"VAE({widths}, {self.activation}, {self.likelihood}, {self.dtype.name}, {self.backend}: "
+            f"VAE({self.widths}, {self.activation}, {self.likelihood}, {self.dtype.name}, {self.backend}: "
             f"{self.theta.size:,} parameters)"
         )
