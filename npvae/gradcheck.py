@@ -435,6 +435,7 @@ def _run_pair(forward, backward, args, names, seed):
     again, _ = forward(*deepcopy(args))
     if not all(_same_bits(first, second) for first, second in zip(outs, again if isinstance(out, tuple) else (again,))):
         problems.append("forward gives other values when called again: pass the noise as an argument")
+    forward(*[np.flip(arg).copy() if isinstance(arg, np.ndarray) else arg for arg in args])  # must leave this cache alone
     rng = np.random.default_rng(seed)
     douts = [rng.standard_normal(np.shape(o)) if np.asarray(o).dtype.kind == "f" else None for o in outs]
     upstream = [dout for dout in douts if dout is not None]

@@ -58,7 +58,7 @@ def contraction(pair):
     """C(theta) = Σ dout·out for fixed random dout, with theta a dict of the arguments in wrt, and its gradient by backward."""
     names = argument_names(pair)
     out, cache = pair.forward(*pair.args)
-    douts = random_upstream(out, np.float64, seed=5)
+    douts = random_upstream(out, seed=5)
     grads = as_tuple(pair.backward(*[dout for dout in douts if dout is not None], cache))
 
     def C(theta):
@@ -75,7 +75,7 @@ def float32_report(pair):
     for dtype in (np.float32, np.float64):
         args = [arg.astype(dtype) if is_float(arg) else arg for arg in rounded]
         out, cache = pair.forward(*args)
-        douts = [d.astype(np.float32).astype(d.dtype) for d in random_upstream(out, dtype, seed=6) if d is not None]
+        douts = [dout for dout in random_upstream(out, seed=6) if dout is not None]
         grads[dtype] = as_tuple(pair.backward(*douts, cache))
     rows = [float32_row(name, single, double) for name, single, double in zip(pair.wrt, grads[np.float32], grads[np.float64])]
     return Report("float32 against float64", rows)
@@ -93,14 +93,16 @@ def float32_row(name, single, double):
 
 
 def linearity_report(pair):
-    """A backward pass is linear in its upstream gradient, and exactly zero for zero."""
+    """A backward pass is linear in its upstream gradient, exactly zero for zero, and returns arrays of its own each time."""
     out, cache = pair.forward(*pair.args)
-    first, second = (random_upstream(out, np.float64, seed) for seed in (7, 8))
+    first, second = (random_upstream(out, seed) for seed in (7, 8))
     first, second = [d for d in first if d is not None], [d for d in second if d is not None]
     of_sum = as_tuple(pair.backward(*[2 * a - 3 * b for a, b in zip(first, second)], cache))
     of_first, of_second = as_tuple(pair.backward(*first, cache)), as_tuple(pair.backward(*second, cache))
     of_zero = as_tuple(pair.backward(*[0 * a for a in first], cache))
-    rows, problems = [], []
+    rows = []
+    problems = [f"two backward passes return the same array for {name}"
+                for name, a, b in zip(pair.wrt, of_first, of_second) if np.shares_memory(a, b)]  # fmt: skip
     for name, whole, a, b, zero in zip(pair.wrt, of_sum, of_first, of_second, of_zero):
         scale = np.abs(a).max() + np.abs(b).max()
         difference = np.abs(whole - (2 * a - 3 * b)).max()
@@ -150,10 +152,15 @@ def model_invariants(case, grads):
     _, cache = model.forward(x, eps, beta)
     model.encode(x[:1])
     model.decode(np.ones((2, model.n_latent)))
-    model.forward(x[:1], 3 * eps[..., :1, :], 5.0)
-    again = model.backward(cache)
+    model.forward(0.5 * x, -eps, 5.0)
+    again, out = model.backward(cache), np.full_like(model.theta, np.nan)
+    model.backward(cache, out=out)
     problems = [f"gradient of {key} changed when the model was used between forward and backward"
                 for key in grads if not np.array_equal(again[key], grads[key])]  # fmt: skip
+    problems += [f"two backward passes return the same array for {key}"
+                 for key in grads if np.shares_memory(again[key], grads[key])]  # fmt: skip
+    if not np.array_equal(out, np.concatenate([value.ravel() for value in again.values()])):
+        problems.append("backward into a given buffer gives other gradients")
     if list(grads) != list(model.parameters):
         problems.append(f"gradients are {list(grads)}, parameters are {list(model.parameters)}")
     rows = [model.backward(model.forward(x[i : i + 1], eps[..., i : i + 1, :], beta)[1]) for i in range(len(x))]
@@ -181,11 +188,13 @@ def argument_names(pair):
     return list(inspect.signature(getattr(pair.forward, "py_func", pair.forward)).parameters)
 
 
-def random_upstream(out, dtype, seed):
-    """A random gradient for each floating-point member of a forward's output, None for the others."""
+def random_upstream(out, seed):
+    """A random gradient for each floating-point member of a forward's output, of its dtype, None for the others. The numbers
+    are such as float32 can hold, so that the same ones go into float32 and float64 (an nll is float64 in either)."""
     rng = np.random.default_rng(seed)
-    return [rng.standard_normal(np.shape(part)).astype(dtype) if np.asarray(part).dtype.kind == "f" else None
-            for part in as_tuple(out)]  # fmt: skip
+    parts = [np.asarray(part) for part in as_tuple(out)]
+    return [rng.standard_normal(part.shape).astype(np.float32).astype(part.dtype) if part.dtype.kind == "f" else None
+            for part in parts]  # fmt: skip
 
 
 def table(outcomes):

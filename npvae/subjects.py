@@ -49,7 +49,12 @@ def op_pairs():
     """The small pairs of layers, latent and likelihood, at generic arguments and in every regime."""
     normal = np.random.default_rng(0).standard_normal
     args = normal((5, 7)), normal((7, 3)), normal(3)
-    pairs = [Pair("affine", layers.affine_forward, layers.affine_backward, args, ("x", "W", "b"))]
+    affine = layers.affine_forward, layers.affine_backward
+    square = normal((3, 3)), normal((3, 3)), normal(3)  # where a transposed W or a wrong axis fits, and only the numbers tell
+    pairs = [
+        Pair("affine", *affine, args, ("x", "W", "b")),
+        Pair("affine, square", *affine, square, ("x", "W", "b")),
+    ]
     kinked = np.array([[-1.5, -1e-9, 0.0, 1e-9, 2.0]])  # below, at and above the kink of relu
     for name in ACTIVATIONS:
         forward, backward = layers.ACTIVATIONS[name]

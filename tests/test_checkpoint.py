@@ -1,6 +1,8 @@
 """The file format: what is written is read, damage is noticed, and nothing on disk is lost."""
 
 import json
+import os
+import struct
 
 import numpy as np
 import pytest
@@ -21,9 +23,45 @@ def test_what_is_written_is_read(tmp_path):
     assert (metadata["epoch"], metadata["name"], metadata["schema"]) == (3, "β", checkpoint.SCHEMA)
 
 
-def write_with_objects(path):
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"w": np.zeros((2, 3))},
+        {"v": np.zeros((3, 2))},
+        {"v": np.zeros((2, 3), np.int64)},
+        {"v": np.ones((2, 3))},
+        {"v": np.zeros((2, 3)), "w": np.zeros((2, 3))},
+    ],
+)
+def test_digest_tells_names_shapes_dtypes_and_values_apart(other):
+    assert checkpoint.digest(other) != checkpoint.digest({"v": np.zeros((2, 3))})
+
+
+def test_digest_does_not_depend_on_the_order_of_arrays_or_memory():
+    square = np.arange(6.0).reshape(2, 3)
+    assert checkpoint.digest({"a": square, "b": ARRAYS["m"]}) == checkpoint.digest(
+        {"b": ARRAYS["m"], "a": np.asfortranarray(square)}
+    )
+
+
+class Pickled:
+    """An object that leaves a trace where it is unpickled."""
+
+    def __reduce__(self):
+        return print, ("unpickled",)
+
+
+def test_nothing_is_unpickled(tmp_path, capsys):
+    with (tmp_path / "a.npz").open("wb") as file:
+        np.savez(file, metadata=np.array([Pickled()], dtype=object))
+    with pytest.raises(ValueError, match="not an npvae checkpoint, or damaged"):
+        checkpoint.read(tmp_path / "a.npz")
+    assert not capsys.readouterr().out
+
+
+def write_foreign_metadata(path):
     with path.open("wb") as file:
-        np.savez(file, metadata=np.array([{"schema": 1}], dtype=object))
+        np.savez(file, metadata=np.frombuffer(b"[1, 2]", np.uint8), **ARRAYS)
 
 
 def write_without_metadata(path):
@@ -43,6 +81,18 @@ def write_changed(path):
         np.savez(file, metadata=np.frombuffer(header, np.uint8), **{**ARRAYS, "theta": np.arange(1, 6.0)})
 
 
+def write_one_array(path):
+    with path.open("wb") as file:
+        np.save(file, ARRAYS["theta"])
+
+
+def write_unknown_compression(path):
+    checkpoint.write(path, ARRAYS, {})
+    content = path.read_bytes()
+    method = content.index(b"PK\x01\x02") + 10  # of the first entry of the archive's directory
+    path.write_bytes(content[:method] + struct.pack("<H", 99) + content[method + 2 :])
+
+
 def write_truncated(path):
     checkpoint.write(path, ARRAYS, {})
     path.write_bytes(path.read_bytes()[:-100])
@@ -52,7 +102,9 @@ DAMAGE = {
     "empty": (lambda path: path.write_bytes(b""), "not an npvae checkpoint, or damaged"),
     "text": (lambda path: path.write_text("hello"), "not an npvae checkpoint, or damaged"),
     "a single array": (lambda path: path.write_bytes(b"\x93NUMPY\x01\x00garbage"), "not an npvae checkpoint, or damaged"),
-    "objects": (write_with_objects, "not an npvae checkpoint, or damaged"),
+    "metadata of another kind": (write_foreign_metadata, "not an npvae checkpoint, or damaged"),
+    "an intact array": (write_one_array, "not an npvae checkpoint, or damaged"),
+    "unknown compression": (write_unknown_compression, "not an npvae checkpoint, or damaged"),
     "no metadata": (write_without_metadata, "not an npvae checkpoint, or damaged"),
     "truncated": (write_truncated, "not an npvae checkpoint, or damaged"),
     "newer schema": (write_newer, "schema 99"),
@@ -82,18 +134,37 @@ def test_any_flipped_byte_of_the_arrays_is_noticed(tmp_path):
             checkpoint.read(path)
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
+def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):
     path = tmp_path / "run.npz"
     checkpoint.write(path, ARRAYS, {"epoch": 1})
+    names = []
 
-    def fail(file):
+    def fail(file, **arrays):
         file.write(b"half")
+        names.extend(p.name for p in tmp_path.iterdir())
         raise OSError(28, "No space left on device")
 
+    monkeypatch.setattr(np, "savez", fail)
     with pytest.raises(OSError, match="No space left"):
-        checkpoint.replace_file(path, fail)
-    assert checkpoint.read(path)[1]["epoch"] == 1
+        npvae.VAE(4, 1, (), backend="numpy").save(path)
+    assert len(names) == 2  # the new file grows beside the old one, on the same disk
     assert [p.name for p in tmp_path.iterdir()] == ["run.npz"]
+    assert checkpoint.read(path)[1]["epoch"] == 1
+
+
+def test_bytes_are_on_the_disk_before_the_old_file_goes(tmp_path, monkeypatch):
+    events = []
+    monkeypatch.setattr(os, "fsync", lambda handle: events.append(os.fstat(handle).st_size))
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda *paths: (events.append("replace"), replace(*paths)))
+    checkpoint.replace_file(tmp_path / "a", lambda file: file.write(b"four"))
+    assert events == [4, "replace"]
+
+
+def test_a_file_keeps_the_name_it_was_given(tmp_path):
+    npvae.VAE(4, 1, (), backend="numpy").save(str(tmp_path / "model"))
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert npvae.VAE.load(str(tmp_path / "model")).n_features == 4
 
 
 def test_a_missing_file_is_an_os_error(tmp_path):
@@ -110,9 +181,12 @@ def test_a_missing_file_is_an_os_error(tmp_path):
         ({"theta": np.zeros(3)}, {"model": {"wrong": 4}}, "not a saved npvae model"),
         ({"theta": np.zeros(3, np.float32)}, {"model": {"n_features": 4}}, "theta must be"),
         ({"theta": np.full(32, np.nan, np.float32)}, {"model": {"n_features": 4, "hidden": []}}, "theta must be finite"),
+        ({"theta": np.zeros(32)}, {"model": {"n_features": 4, "hidden": []}}, r"float32 \(32,\); got float64 \(32,\)"),
+        ({"theta": np.zeros(31, np.float32)}, {"model": {"n_features": 4, "hidden": []}}, r"got float32 \(31,\)"),
     ],
 )
 def test_a_checkpoint_that_is_no_model_is_refused(tmp_path, arrays, metadata, message):
     checkpoint.write(tmp_path / "a.npz", arrays, metadata)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as error:
         npvae.VAE.load(tmp_path / "a.npz")
+    assert "a.npz" in str(error.value)

@@ -42,11 +42,14 @@ def test_log_likelihood_is_that_of_quadrature(n_latent):
 @pytest.mark.parametrize("n_latent", [1, 2])
 def test_elbo_is_below_the_importance_weighted_bound_below_log_p(n_latent):
     model, x = small_model(n_latent)
-    bounds = [np.mean([evaluate.log_likelihood(model, x, k, seed) for seed in range(400)], axis=0) for k in (1, 5, 50)]
-    elbo = [evaluate.elbo(model, x[i : i + 1], 0, 4000).elbo for i in range(5)]
-    np.testing.assert_allclose(bounds[0], elbo, rtol=0.06)  # one sample: the ELBO
-    assert (np.diff([*bounds, log_p_by_quadrature(model, x)], axis=0) > -0.02).all()
-    assert bounds[2].mean() > bounds[1].mean() > bounds[0].mean()
+    many = np.tile(x, (1000, 1))  # a thousand estimates for each of the five rows
+    bounds = [evaluate.log_likelihood(model, many, k, 0).reshape(1000, 5) for k in (1, 5, 50)]
+    means = [bound.mean(axis=0) for bound in bounds]
+    error = max(bound.std(axis=0).max() for bound in bounds) / math.sqrt(1000)
+    elbo = [evaluate.elbo(model, many[i::5], 1, 4).elbo for i in range(5)]
+    assert np.abs(means[0] - elbo).max() < 5 * error  # one sample: the ELBO
+    assert (np.diff([*means, log_p_by_quadrature(model, x)], axis=0) > -2 * error).all()
+    assert means[2].mean() > means[1].mean() > means[0].mean()
 
 
 def linear_gaussian(sigma=0.4):
@@ -82,11 +85,13 @@ def test_elbo_of_the_exact_posterior_is_log_p():
     assert bound.elbo == -bound.nll - bound.kl
 
 
-def test_standard_error_of_the_elbo_is_the_spread_over_seeds():
+@pytest.mark.parametrize("n_samples", [2, 10])
+def test_standard_error_of_the_elbo_is_the_spread_over_seeds(n_samples):
     model, x = small_model(2)
-    bounds = [evaluate.elbo(model, x, seed, 10) for seed in range(300)]
+    bounds = [evaluate.elbo(model, x, seed, n_samples) for seed in range(400)]
     spread = np.std([bound.elbo for bound in bounds])
-    assert np.mean([bound.standard_error for bound in bounds]) == pytest.approx(spread, rel=0.15)
+    errors = np.array([bound.standard_error for bound in bounds])
+    assert math.sqrt((errors**2).mean()) == pytest.approx(spread, rel=0.15)  # a variance of two is unbiased, its root is not
     assert math.isnan(evaluate.elbo(model, x, 0).standard_error)
 
 
@@ -97,6 +102,7 @@ def test_passes_of_many_rows_and_samples_give_the_same(monkeypatch):
         monkeypatch.setattr(evaluate, "ROWS_PER_PASS", rows_per_pass)
         np.testing.assert_allclose(evaluate.log_likelihood(model, x, 5, 0), log_p, rtol=1e-11)
         assert evaluate.elbo(model, x, 0, 2).kl == pytest.approx(evaluate.kl_per_dimension(model, x).sum(), rel=1e-12)
+        np.testing.assert_allclose(evaluate.posterior_means(model, x)[0], model.encode(x)[0], rtol=1e-12)
 
 
 def test_log_sum_exp_does_not_overflow():
@@ -107,13 +113,15 @@ def test_log_sum_exp_does_not_overflow():
 def test_active_units_are_those_whose_mean_moves_with_x():
     model = npvae.VAE(4, 3, (), dtype="float64", backend="numpy")
     model.theta[:] = 0
-    model.parameters["posterior.W"][0, :3] = [1, 0.5, 0]  # mu = (x0, x0/2, 0)
-    model.parameters["posterior.W"][0, 1] = 0.1
-    x = np.zeros((100, 4))
-    x[::2, 0] = 1  # Var(x0) = 1/4, so Var(mu) = 0.25, 0.0025, 0
+    model.parameters["posterior.W"][0, :3] = [1, 0.19, 0]  # mu = (x0, 0.19 x0, 0)
+    x = np.zeros((4, 4))
+    x[::2, 0] = 1  # Var(x0) = 1/4, so Var(mu) = 0.25, 0.009, 0
     np.testing.assert_array_equal(evaluate.active_units(model, x), [True, False, False])
-    np.testing.assert_array_equal(evaluate.active_units(model, x, threshold=0.001), [True, True, False])
-    np.testing.assert_allclose(evaluate.kl_per_dimension(model, x), [0.25, 0.0025, 0], atol=1e-15)
+    np.testing.assert_array_equal(evaluate.active_units(model, x, threshold=0.009), [True, True, False])
+    mu, kl = evaluate.posterior_means(model, x)
+    np.testing.assert_allclose(mu, x[:, :1] * [1, 0.19, 0], atol=1e-15)
+    np.testing.assert_allclose(kl, [0.25, 0.19**2 / 4, 0], atol=1e-15)
+    np.testing.assert_array_equal(evaluate.kl_per_dimension(model, x), kl)
 
 
 def test_bits_per_dimension():
@@ -121,8 +129,45 @@ def test_bits_per_dimension():
     assert evaluate.bits_per_dimension(105.4, 784) == pytest.approx(0.19395, abs=1e-5)
 
 
+def test_elbo_is_that_of_the_model_s_own_loss():
+    model, x = small_model(2)
+    many = np.tile(x, (4000, 1))
+    bound = evaluate.elbo(model, many, 0, 2)
+    terms, _ = model.forward(many, np.random.default_rng(1).standard_normal((2, len(many), 2)))
+    assert bound.kl == pytest.approx(terms.kl, rel=1e-12)
+    assert bound.nll == pytest.approx(terms.nll, abs=5 * math.sqrt(2) * bound.standard_error)
+
+
+def test_draws_differ_between_passes_and_between_samples(monkeypatch):
+    model, x = small_model(2)
+    monkeypatch.setattr(evaluate, "ROWS_PER_PASS", 4)
+    rows = np.tile(x[:1], (20, 1))
+    assert len(set(evaluate.log_likelihood(model, rows, 1, 0))) == 20
+    assert evaluate.elbo(model, rows[:1], 0, 4).standard_error > 0
+
+
+@pytest.mark.parametrize("call", [evaluate.log_likelihood, evaluate.elbo, evaluate.posterior_means])
+def test_grey_levels_beyond_1_are_refused(call):
+    with pytest.raises(ValueError, match="x must lie in"):
+        call(small_model(2)[0], np.full((2, 6), 255.0))
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("progress", [True, False])
+def test_progress_is_shown_on_a_terminal_where_asked_for(capsys, monkeypatch, terminal, progress):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
+    model, x = small_model(1)
+    evaluate.log_likelihood(model, x, 2, 0, progress)
+    out, err = capsys.readouterr()
+    assert ("log-likelihood" in err) == (progress and terminal)
+    assert out == ""
+
+
 def test_same_seed_same_numbers_and_float32_close_to_float64():
     model, x = small_model(2)
     a, b = (evaluate.log_likelihood(model, x, 50, 1) for _ in range(2))
     np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, evaluate.log_likelihood(model, x, 50, 2))
+    assert evaluate.elbo(model, x, 1, 3) == evaluate.elbo(model, x, np.random.default_rng(1), 3)
+    assert evaluate.elbo(model, x, 1, 3) != evaluate.elbo(model, x, 2, 3)
     np.testing.assert_allclose(evaluate.log_likelihood(model.copy(dtype="float32"), x, 50, 1), a, rtol=1e-5)

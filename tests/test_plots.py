@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.image import imread
 
 import npvae
@@ -10,113 +11,205 @@ from npvae.train import History
 
 
 def history(n, val=True):
+    """Six different columns, so that none can stand for another."""
     rows = []
     for epoch in range(1, n + 1):
-        row = {"epoch": epoch, "step": epoch, "seconds": 1.0}
-        for part in ("train", "val"):
+        row = {"epoch": epoch, "step": 7 * epoch, "seconds": 1.0}
+        for part, size in (("train", 100.0), ("val", 200.0)):
             for i, name in enumerate(("loss", "nll", "kl")):
-                row[f"{part}_{name}"] = 100.0 / epoch + i if val or part == "train" else None
+                row[f"{part}_{name}"] = size / epoch + i if val or part == "train" else None
         rows.append(row)
     return History(rows)
 
 
-def drawn(figure, tmp_path):
+def drawn(figure, tmp_path, dpi=30):
     """The picture as pixels, written and read."""
-    plots.save(figure, tmp_path / "a.png", dpi=80)
+    plots.save(figure, tmp_path / "a.png", dpi=dpi)
     pixels = imread(tmp_path / "a.png")
     assert pixels[..., :3].std() > 0.01
     return pixels
 
 
-@pytest.mark.parametrize("n", [1, 5, 40])
-@pytest.mark.parametrize("val", [True, False])
+def texts(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+@pytest.mark.parametrize(("n", "val"), [(1, False), (3, True), (40, True)])
 def test_loss_curves_show_each_term_of_both_parts(tmp_path, n, val):
-    figure = plots.loss_curves(history(n, val))
+    numbers = history(n, val)
+    figure = plots.loss_curves(numbers)
     drawn(figure, tmp_path)
-    for axes, name in zip(figure.axes, ("loss", "nll", "kl")):
-        assert axes.get_xlabel() == "epoch"
-        assert "nats" in axes.get_ylabel()
-        assert name in axes.get_title()
-        lines = {line.get_label(): line.get_ydata() for line in axes.lines}
-        assert list(lines) == ["training", "validation"][: 1 + val]
-        np.testing.assert_array_equal(lines["training"], history(n)[f"train_{name}"])
+    for axes, name in zip(figure.axes, ("loss", "nll", "kl"), strict=True):
+        assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "nats per datum")
+        assert axes.get_title().startswith(name)
+        assert axes.get_xscale() == ("log" if n == 40 else "linear")
+        lines = [(line.get_label(), line.get_color()) for line in axes.lines]
+        assert lines == [("training", plots.TRAIN), ("validation", plots.VAL)][: 1 + val]
+        for line, part in zip(axes.lines, ("train", "val")):
+            np.testing.assert_array_equal(line.get_xdata(), range(1, n + 1))
+            np.testing.assert_array_equal(line.get_ydata(), numbers[f"{part}_{name}"])
+    assert texts(figure.axes[2]) == ["training", "validation"][: 1 + val]
+    ticks = [tick for tick in figure.axes[0].get_xticks() if 1 <= tick <= n]
+    assert ticks == ([1, 2, 5, 10, 20] if n == 40 else np.round(ticks).tolist())  # whole epochs
+
+
+def test_resolution_is_in_dots_per_inch(tmp_path):
+    figure = plots.Figure(figsize=(2, 1))
+    figure.subplots().plot([0, 1])
+    small, large = (drawn(figure, tmp_path, dpi).shape for dpi in (50, 100))
+    np.testing.assert_allclose(large[:2], np.multiply(small[:2], 2), atol=3)
 
 
 @pytest.mark.parametrize("labels", [None, np.array([0.5, 1.25, 3])])
 def test_reconstructions_stand_under_their_inputs(tmp_path, labels):
-    x = np.random.default_rng(0).random((3, 12))
-    figure = plots.reconstructions(x, 1 - x, (3, 4), labels, "temperature")
+    x = np.random.default_rng(0).uniform(-2, 3, (3, 12))
+    figure = plots.reconstructions(x, 9 - x, (3, 4), labels, "temperature")
     drawn(figure, tmp_path)
     images = [axes.images[0].get_array() for axes in figure.axes]
     for i in range(3):
         np.testing.assert_array_equal(images[i], x[i].reshape(3, 4))
-        np.testing.assert_array_equal(images[3 + i], 1 - x[i].reshape(3, 4))
-    assert [axes.get_title() for axes in figure.axes[:3]] == (["", "", ""] if labels is None else ["0.5", "1.25", "3"])
+        np.testing.assert_array_equal(images[3 + i], 9 - x[i].reshape(3, 4))
+    assert {axes.images[0].get_clim() for axes in figure.axes} == {(x.min(), x.max())}  # one scale, that of the inputs
+    assert [axes.get_title() for axes in figure.axes] == (["", "", ""] if labels is None else ["0.5", "1.25", "3"]) + [""] * 3
+    assert (figure.axes[0].get_ylabel(), figure.axes[3].get_ylabel()) == ("input", "reconstruction")
+    assert figure.get_suptitle() == ("" if labels is None else "temperature")
 
 
-@pytest.mark.parametrize("n", [1, 4, 6])
+@pytest.mark.parametrize("n", [1, 6])
 def test_rows_that_are_not_images_are_curves(tmp_path, n):
     x = np.random.default_rng(0).random((n, 12))
-    figure = plots.reconstructions(x, 1 - x)
+    figure = plots.reconstructions(x, 1 - x, labels=np.arange(n) / 2)
     drawn(figure, tmp_path)
     for i in range(n):
         np.testing.assert_array_equal(figure.axes[i].lines[0].get_ydata(), x[i])
         np.testing.assert_array_equal(figure.axes[i].lines[1].get_ydata(), 1 - x[i])
-    drawn(plots.samples(x), tmp_path)
+        assert figure.axes[i].get_title() == f"{i / 2:g}"
+    assert [axes.get_visible() for axes in figure.axes] == [True] * n + [False] * (-n % 4)
+    assert texts(figure.axes[0]) == ["input", "reconstruction"]
+    assert figure.axes[-4].get_xlabel() == "data dimension"
 
 
-@pytest.mark.parametrize("n", [1, 5, 16])
-def test_samples_are_tiles(tmp_path, n):
+def test_samples_that_are_not_images_are_curves(tmp_path):
+    x = np.random.default_rng(0).random((3, 12))
+    figure = plots.samples(x)
+    drawn(figure, tmp_path)
+    np.testing.assert_array_equal([line.get_ydata() for line in figure.axes[0].lines], x)
+    assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("data dimension", "E[x|z]")
+
+
+@pytest.mark.parametrize(("n", "columns"), [(1, 1), (5, 3), (16, 4)])
+def test_samples_are_tiles_with_a_frame_between_them(tmp_path, n, columns):
     x = np.random.default_rng(0).random((n, 12))
     figure = plots.samples(x, (3, 4))
-    drawn(figure, tmp_path)
-    canvas = np.asarray(figure.axes[0].images[0].get_array())
-    np.testing.assert_array_equal(canvas[:3, :4], x[0].reshape(3, 4))
-    columns = int(np.ceil(np.sqrt(n)))
-    top, left = (n - 1) // columns * 4, (n - 1) % columns * 5
-    np.testing.assert_array_equal(canvas[top : top + 3, left : left + 4], x[-1].reshape(3, 4))
+    image = figure.axes[0].images[0]
+    canvas = np.ma.filled(image.get_array(), np.nan)
+    assert canvas.shape == (4 * -(-n // columns) - 1, 5 * columns - 1)
+    for i in range(n):
+        top, left = i // columns * 4, i % columns * 5
+        np.testing.assert_array_equal(canvas[top : top + 3, left : left + 4], x[i].reshape(3, 4))
+    assert np.isfinite(canvas).sum() == x.size
+    assert image.get_clim() == (0, 1)
+    assert to_hex(image.get_cmap().get_bad()) == plots.FRAME
+    assert [to_hex(image.get_cmap()(value)) for value in (0.0, 1.0)] == ["#000000", "#ffffff"]
+    if n == 5:
+        drawn(figure, tmp_path)
 
 
 def test_the_decoded_grid_takes_equal_steps_of_the_prior_s_probability(tmp_path):
-    model = npvae.VAE(4, 2, (), likelihood="gaussian", dtype="float64", backend="numpy")
+    model = npvae.VAE(8, 2, (), likelihood="gaussian", dtype="float64", backend="numpy")
     model.theta[:] = 0
-    model.parameters["likelihood.W"][:, :2] = np.eye(2)  # the first two of four pixels are z itself
-    figure = plots.decoded_grid(model, (2, 2), n=5)
+    model.parameters["likelihood.W"][:, :2] = np.eye(2)  # the first two of 2 × 4 pixels are z itself
+    figure = plots.decoded_grid(model, (2, 4), n=5)
     drawn(figure, tmp_path)
-    canvas = np.asarray(figure.axes[0].images[0].get_array())
+    axes = figure.axes[0]
+    canvas = np.asarray(axes.images[0].get_array())
+    assert canvas.shape == (10, 20)
     quantiles = [-1.2815515655, -0.5244005127, 0, 0.5244005127, 1.2815515655]  # of N(0, 1) at 0.1, 0.3, ..., 0.9
-    np.testing.assert_allclose(canvas[0, ::2], quantiles, atol=1e-9)  # z1 grows to the right
+    np.testing.assert_allclose(canvas[0, ::4], quantiles, atol=1e-9)  # z1 grows to the right
     np.testing.assert_allclose(canvas[::2, 1], quantiles[::-1], atol=1e-9)  # z2 grows upwards
-    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["-1.28", "0.00", "1.28"]
-    assert figure.axes[0].get_yticks()[0] > figure.axes[0].get_yticks()[-1]
+    for ticks, labels, centres in [  # at the middle of the images whose z they name
+        (axes.get_xticks(), axes.get_xticklabels(), [1.5, 9.5, 17.5]),
+        (axes.get_yticks(), axes.get_yticklabels(), [8.5, 4.5, 0.5]),
+    ]:
+        assert [label.get_text() for label in labels] == ["-1.28", "0.00", "1.28"]
+        np.testing.assert_allclose(ticks, centres)
+    assert axes.get_xlabel().startswith("$z_1$")
+    assert axes.get_ylabel() == "$z_2$"
 
 
-@pytest.mark.parametrize("labels", [None, np.arange(40) % 10, np.linspace(1, 4, 40), np.arange(40)])
-@pytest.mark.parametrize("n_latent", [1, 2, 5])
-def test_latent_plane_for_every_kind_of_label_and_latent(tmp_path, labels, n_latent):
-    mu = np.random.default_rng(0).standard_normal((40, n_latent))
-    figure = plots.latent_plane(mu, labels, "temperature (J/k)")
+MU = np.random.default_rng(0).standard_normal((40, 5))
+
+
+def sorted_rows(*columns):
+    rows = np.column_stack(columns)
+    return rows[np.lexsort(rows.T)]
+
+
+def test_one_latent_dimension_is_a_histogram_or_drawn_against_the_label(tmp_path):
+    figure = plots.latent_plane(MU[:, :1])
     drawn(figure, tmp_path)
-    assert figure.axes[0].get_xlabel().startswith("posterior mean of $z_")
+    heights = [bar.get_height() for bar in figure.axes[0].patches]
+    np.testing.assert_array_equal(heights, np.histogram(MU[:, 0], 60)[0])
+    assert figure.axes[0].get_ylabel() == "rows"
+    labels = np.linspace(1, 4, 40)
+    axes = plots.latent_plane(MU[:, :1], labels, "temperature").axes[0]
+    np.testing.assert_array_equal(sorted_rows(axes.collections[0].get_offsets()), sorted_rows(MU[:, 0], labels))
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("posterior mean of $z_1$", "temperature")
 
 
-def test_latent_plane_shows_the_dimensions_with_the_largest_kl():
-    mu = np.random.default_rng(0).standard_normal((40, 4))
-    figure = plots.latent_plane(mu, kl=np.array([0.1, 3, 0, 2]))
-    assert "z_{2}" in figure.axes[0].get_xlabel()
-    assert "z_{4}" in figure.axes[0].get_ylabel()
-    points = np.asarray(figure.axes[0].collections[0].get_offsets())
-    np.testing.assert_array_equal(points[np.argsort(points[:, 0])], mu[np.argsort(mu[:, 1])][:, [1, 3]])
+@pytest.mark.parametrize("labels", [np.linspace(1, 4, 40), np.arange(40) % 11, (np.arange(40) % 3).astype(float)])
+def test_quantities_and_many_labels_get_a_colour_bar(tmp_path, labels):
+    figure = plots.latent_plane(MU[:, :2], labels, "temperature (J/k)")
+    if labels[1] != 1:
+        drawn(figure, tmp_path)
+    points = figure.axes[0].collections[0]
+    seen = sorted_rows(points.get_offsets(), points.get_array())
+    np.testing.assert_array_equal(seen, sorted_rows(MU[:, 0], MU[:, 1], labels))
+    assert figure.axes[1].get_ylabel() == "temperature (J/k)"
+    assert figure.axes[0].get_legend() is None
 
 
-def test_a_colour_is_one_label():
-    labels = np.array([3, 7, 3, 7])
-    figure = plots.latent_plane(np.array([[0, 0], [1, 1], [2, 2], [3, 3]]), labels, "digit")
-    groups = {tuple(sorted(np.asarray(c.get_offsets())[:, 0])) for c in figure.axes[0].collections}
-    assert groups == {(0, 2), (1, 3)}
-    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["3", "7"]
+def test_a_few_whole_labels_get_a_legend_with_one_colour_each(tmp_path):
+    labels = np.arange(40) % 10 + 3
+    figure = plots.latent_plane(MU[:, :2], labels, "digit")
+    drawn(figure, tmp_path)
+    axes = figure.axes[0]
+    assert [c.get_label() for c in axes.collections] == texts(axes) == [str(label) for label in range(3, 13)]
+    assert len({to_hex(c.get_facecolor()[0]) for c in axes.collections}) == 10
+    assert axes.get_legend().get_title().get_text() == "digit"
+    for label, points in enumerate(axes.collections, 3):
+        np.testing.assert_array_equal(sorted_rows(points.get_offsets()), sorted_rows(MU[labels == label, :2]))
 
 
-def test_grey_range_is_0_to_1_for_probabilities_else_the_extremes():
-    assert plots.grey_range(np.array([0.2, 0.4])) == (0, 1)
-    assert plots.grey_range(np.array([-2.0, 3])) == (-2, 3)
+@pytest.mark.parametrize(("kl", "pair"), [(None, [0, 2]), (np.array([0.1, 3, 0, 2]), [1, 3])])
+def test_latent_plane_shows_the_dimensions_with_the_largest_kl_or_else_variance(tmp_path, kl, pair):
+    mu = MU[:, :4] * [3, 1, 2, 0.5]
+    figure = plots.latent_plane(mu, kl=kl)
+    drawn(figure, tmp_path)
+    axes = figure.axes[0]
+    assert axes.get_xlabel() == f"posterior mean of $z_{{{pair[0] + 1}}}$"
+    assert axes.get_ylabel() == f"posterior mean of $z_{{{pair[1] + 1}}}$"
+    assert "two of 4 dimensions" in axes.get_title()
+    np.testing.assert_array_equal(sorted_rows(axes.collections[0].get_offsets()), sorted_rows(mu[:, pair]))
+
+
+def test_two_dimensions_keep_their_order_whatever_their_kl():
+    axes = plots.latent_plane(MU[:, :2], kl=np.array([2, 1])).axes[0]
+    np.testing.assert_array_equal(sorted_rows(axes.collections[0].get_offsets()), sorted_rows(MU[:, :2]))
+    assert axes.get_title() == "The latent plane"
+
+
+def test_latent_plane_shows_a_random_part_of_very_many_rows(monkeypatch):
+    monkeypatch.setattr(plots, "MAX_POINTS", 30)
+    seen = np.asarray(plots.latent_plane(MU[:, :2]).axes[0].collections[0].get_offsets())
+    assert len(np.unique(seen, axis=0)) == 30
+    assert not np.isin(MU[30:, 0], seen[:, 0]).all()
+    assert np.isin(MU[30:, 0], seen[:, 0]).any()  # not just the first
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([0.2, 0.4], (0, 1)), ([0, 1], (0, 1)), ([-2, 3], (-2, 3)), ([0.2, 3], (0.2, 3)), ([-2, 0.5], (-2, 0.5))],
+)
+def test_grey_range_is_0_to_1_for_values_within_else_the_extremes(values, expected):
+    assert plots.grey_range(np.array(values)) == expected

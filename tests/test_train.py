@@ -1,7 +1,10 @@
 """Training: each row once per epoch, noise a pure function of seed and step, exact means, accidents."""
 
+import itertools
+
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import npvae
 from npvae import train
@@ -41,14 +44,33 @@ def test_training_lowers_the_loss(optimizer):
     assert history["train_loss"][-1] < history["train_loss"][0]
 
 
-def test_lbfgs_lowers_the_loss_and_finds_a_stationary_point():
-    x = lattice_rows(60)
-    model = small_model(dtype="float64", activation="tanh")
-    history = npvae.fit_lbfgs(model, x, x[:20], iterations=300, progress=False)
-    assert history["train_loss"][-1] < history["train_loss"][0]
+def test_lbfgs_finds_a_stationary_point_of_the_loss_with_fixed_draws():
+    x = lattice_rows(30)
+    model = npvae.VAE(16, 1, (), likelihood="gaussian", sigma=1, dtype="float64", backend="numpy")
+    history = npvae.fit_lbfgs(model, x, x[:20], iterations=80, n_samples=3, beta=0.5, seed=4, progress=False)
     assert (np.diff(history["train_loss"]) <= 1e-9).all()
-    assert not np.isnan(history["val_loss"]).any()
-    assert len(history) <= 300
+    assert len(history) <= 80
+    np.testing.assert_array_equal(history["step"], np.arange(1, len(history) + 1))
+    eps = train.generator(4, train.FULL_BATCH, 0).standard_normal((3, 30, 1))
+    terms, cache = model.forward(x, eps, 0.5)
+    gradient = np.concatenate([value.ravel() for value in model.backward(cache).values()])
+    assert np.abs(gradient).max() < 1e-2 < 0.1 < history["train_loss"][0] - history["train_loss"][-1]
+    last = history.rows[-1]
+    assert [last[f"train_{name}"] for name in ("loss", "nll", "kl")] == pytest.approx(terms[:3], rel=1e-12)
+    val_terms = train.validate(model, train.Rows.of(model, x[:20], "x_val"), 0.5, seed=4)
+    assert [last[f"val_{name}"] for name in ("loss", "nll", "kl")] == pytest.approx(val_terms, rel=1e-12)
+
+
+def test_lbfgs_draws_grey_images_once_or_takes_their_levels():
+    grey = np.random.default_rng(0).random((30, 16))
+    for binarize in (True, False):
+        model = recorder(likelihood="bernoulli", dtype="float64")
+        history = npvae.fit_lbfgs(model, grey, iterations=2, binarize=binarize, progress=False)
+        assert (len(np.unique(model.seen[0][0])) == 2) == binarize
+        for seen in model.seen:
+            np.testing.assert_array_equal(seen[0], model.seen[0][0])
+            np.testing.assert_array_equal(seen[1], model.seen[0][1])
+        assert np.isnan(history["val_loss"]).all()
 
 
 def test_each_row_exactly_once_per_epoch_in_an_order_of_seed_and_epoch():
@@ -68,14 +90,35 @@ def test_each_row_exactly_once_per_epoch_in_an_order_of_seed_and_epoch():
 def test_noise_is_a_pure_function_of_seed_and_step():
     x = lattice_rows(40)
     runs = []
-    for batch_size, epochs in [(10, 2), (10, 1)]:
+    for epochs, seed in [(2, 5), (1, 5), (2, 6)]:
         model = recorder()
-        npvae.fit(model, x, epochs=epochs, batch_size=batch_size, progress=False, n_samples=3)
+        npvae.fit(model, x, epochs=epochs, batch_size=10, progress=False, n_samples=3, seed=seed)
         runs.append([eps for _, eps, _ in model.seen])
     assert runs[0][0].shape == (3, 10, 2)
-    for a, b in zip(*runs):  # the shorter run draws what the longer one drew at the same steps
+    for a, b in zip(*runs[:2]):  # the shorter run draws what the longer one drew at the same steps
         np.testing.assert_array_equal(a, b)
-    assert len({eps.tobytes() for eps in runs[0]}) == 8  # and no two steps draw the same
+    assert len({eps.tobytes() for eps in runs[0] + runs[2]}) == 16  # and no two steps or seeds draw the same
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_batches_and_noise_have_the_model_s_dtype(dtype):
+    model = recorder(dtype=dtype)
+    npvae.fit(model, lattice_rows(20), lattice_rows(20).astype(bool), epochs=1, progress=False)
+    assert {array.dtype for seen in model.seen for array in seen[:2]} == {np.dtype(dtype)}
+
+
+def test_every_use_of_random_numbers_has_a_stream_of_its_own(monkeypatch):
+    drawn, generator = [], train.generator
+    monkeypatch.setattr(train, "generator", lambda *key: drawn.append(key) or generator(*key))
+    x = lattice_rows(20)
+    npvae.fit(small_model(), x, x, epochs=2, batch_size=10, seed=9, progress=False)
+    npvae.fit_lbfgs(small_model(), x, iterations=1, seed=9, progress=False)
+    steps = [[(9, train.PERMUTATION, e), *((9, train.STEP, 2 * e + i) for i in (0, 1))] for e in (0, 1)]
+    validation = [(9, train.VALIDATION, 0), (9, train.VALIDATION, 1)]
+    assert drawn == [*steps[0], *validation, *steps[1], *validation, (9, train.FULL_BATCH, 0)]
+    assert len({train.PERMUTATION, train.STEP, train.VALIDATION, train.FULL_BATCH}) == 4
+    keys = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 1, 1), (1, 1, 0)]
+    assert len({generator(*key).bytes(8) for key in keys}) == 6
 
 
 def test_same_seed_same_bits_and_resuming_goes_on_to_them():
@@ -122,6 +165,25 @@ def test_validation_is_exact_and_has_the_same_noise_in_every_epoch():
     assert train.validate(model, rows, batch_size=10)[2] == pytest.approx(model.forward(x[:23], np.zeros((23, 2)))[0].kl)
 
 
+def test_validation_measures_the_validation_rows_with_the_model_after_the_epoch():
+    x, x_val = lattice_rows(40), np.random.default_rng(1).random((30, 16)).astype(np.float32)
+    for binarize in (True, False):
+        model = small_model()
+        history = npvae.fit(model, x, x_val, epochs=2, batch_size=8, beta=0.5, seed=7, binarize=binarize, progress=False)
+        rows = train.Rows.of(model, x_val, "x_val", binarize)
+        assert rows.binarize == binarize
+        expected = train.validate(model, rows, 0.5, batch_size=8, seed=7)
+        np.testing.assert_array_equal([history[f"val_{name}"][-1] for name in ("loss", "nll", "kl")], expected)
+        assert history["val_loss"][0] != history["val_loss"][1]
+
+
+def test_no_two_validation_batches_or_seeds_draw_the_same():
+    model = recorder()
+    for seed in (0, 1):
+        train.validate(model, train.Rows.of(model, lattice_rows(40), "x"), batch_size=10, seed=seed)
+    assert len({eps.tobytes() for _, eps, _ in model.seen}) == 8
+
+
 def test_schedules_are_called_with_the_step():
     x = lattice_rows(40)
     model, rates = recorder(), []
@@ -145,6 +207,13 @@ def test_grey_images_are_binarised_afresh_with_the_grey_level_as_probability():
     model = recorder(likelihood="bernoulli")
     npvae.fit(model, grey, epochs=1, batch_size=500, progress=False, binarize=False)
     np.testing.assert_array_equal(model.seen[0][0], grey[:500])
+
+
+def test_one_grey_pixel_in_the_last_of_many_rows_is_found():
+    x = np.zeros((2500, 3), np.float32)
+    assert train.is_binary(x)
+    x[-1, -1] = 0.5
+    assert not train.is_binary(x)
 
 
 def test_bytes_are_grey_levels_and_other_types_are_values():
@@ -178,15 +247,22 @@ class Stumbler(npvae.VAE):
 def test_a_step_that_is_not_finite_is_skipped_and_counted_and_three_in_a_row_abort():
     x, states = lattice_rows(50), []
     model = Stumbler(16, 2, (8,), backend="numpy")
-    model.bad = {1, 3}
+    model.bad = {0, 1, 3, 4}  # two in a row, twice
     npvae.fit(model, x, epochs=1, batch_size=10, progress=False, on_epoch=states.append)
-    assert (states[0].skipped, states[0].step, states[0].optimizer["t"]) == (2, 5, 3)
+    assert (states[0].skipped, states[0].step, states[0].optimizer["t"]) == (4, 5, 1)
     assert np.isfinite(model.theta).all()
-    assert np.isfinite(states[0].history["train_loss"]).all()
     theta, model.count, model.bad = model.theta.copy(), -1, {0, 1, 2}
     with pytest.raises(FloatingPointError, match=r"3 steps in a row .*step 3: loss, gradient of encoder.0.W.* learning rate"):
         npvae.fit(model, x, epochs=1, batch_size=10, progress=False)
     np.testing.assert_array_equal(model.theta, theta)
+
+
+def test_skipped_steps_do_not_enter_the_means():
+    x = np.tile(lattice_rows(1), (50, 1))  # equal rows, whose kl is the same whichever are skipped
+    model = Stumbler(16, 2, (8,), backend="numpy")
+    model.bad = {1, 3}
+    history = npvae.fit(model, x, epochs=1, batch_size=10, optimizer=SGD(1e-30), progress=False)
+    assert history["train_kl"][0] == pytest.approx(model.forward(x, np.zeros((50, 2)))[0].kl, rel=1e-6)
 
 
 @pytest.mark.parametrize("value", [np.nan, -1.0, np.inf])
@@ -251,22 +327,46 @@ def test_bad_arguments_are_named(arguments, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"iterations": 0}, "iterations must be an integer of at least 1; got 0"),
+        ({"n_samples": 0}, "n_samples"),
+        ({"seed": -1}, "seed"),
+        ({"beta": -1.0}, "beta"),
+        ({"x_train": np.zeros((5, 3))}, "x_train must have 16 columns"),
+        ({"x_val": np.full((5, 16), 2.0)}, "x_val must lie in"),
+    ],
+)
+def test_bad_arguments_of_lbfgs_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        npvae.fit_lbfgs(small_model(), **{"x_train": lattice_rows(10), "progress": False, **arguments})
+
+
 def test_complex_models_do_not_train():
     with pytest.raises(ValueError, match="must have dtype float32 or float64; got complex128"):
         npvae.fit(small_model(dtype="complex128"), lattice_rows(10), progress=False)
 
 
 def test_one_line_per_epoch_where_there_is_no_terminal(capsys):
-    npvae.fit(small_model(), lattice_rows(20), lattice_rows(10), epochs=2)
+    history = npvae.fit(small_model(), lattice_rows(20), lattice_rows(10), epochs=2)
     out, err = capsys.readouterr()
     assert err == ""
     lines = out.splitlines()
     assert len(lines) == 2
-    assert lines[1].startswith("epoch 2/2  train ")
-    assert "nll" in lines[1]
-    assert "kl" in lines[1]
-    assert "nats" in lines[1]
+    row = {name: f"{value:.2f}" for name, value in history.rows[1].items()}
+    assert lines[1].startswith(
+        f"epoch 2/2  train {row['train_loss']} = nll {row['train_nll']} + kl {row['train_kl']} nats  "
+        f"val {row['val_loss']} = nll {row['val_nll']} + kl {row['val_kl']} nats  "
+    )
     assert lines[1].endswith("rows/s")
+
+
+def test_progress_can_be_switched_off(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    npvae.fit(small_model(), lattice_rows(20), epochs=2, progress=False)
+    npvae.fit_lbfgs(small_model(), lattice_rows(20), iterations=2, progress=False)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_progress_bar_on_a_terminal(capsys, monkeypatch):
@@ -275,6 +375,40 @@ def test_progress_bar_on_a_terminal(capsys, monkeypatch):
     err = capsys.readouterr().err
     assert "epoch 1/1" in err
     assert "rows" in err
+
+
+def test_the_bar_counts_rows_from_where_the_run_stands(monkeypatch):
+    bars, bar = [], train.progress_bar
+    monkeypatch.setattr(train, "progress_bar", lambda progress, **options: bars.append(options) or bar(progress, **options))
+    states = []
+    npvae.fit(small_model(), lattice_rows(20), epochs=1, progress=False, on_epoch=states.append)
+    npvae.fit(small_model(), lattice_rows(20), epochs=3, progress=False, resume=states[0])
+    assert bars == [{"total": 20, "initial": 0}, {"total": 60, "initial": 20}]
+
+
+def test_seconds_are_those_of_training_added_up(monkeypatch):
+    model, ticks, states = small_model(), itertools.count(), []
+    monkeypatch.setattr(train.time, "perf_counter", lambda: float(next(ticks)))
+    x = lattice_rows(20)
+    npvae.fit(model, x, x, epochs=2, progress=False, on_epoch=states.append)
+    history = npvae.fit(model, x, x, epochs=3, progress=False, resume=states[-1])
+    np.testing.assert_array_equal(history["seconds"], [1, 2, 3])
+
+
+def blas_threads():
+    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+
+@pytest.mark.parametrize("workers", [None, 1, 2])
+def test_workers_hold_during_training_and_not_after(workers):
+    during = []
+    with threadpool_limits(3, user_api="blas"):
+        before = blas_threads()
+        npvae.fit(small_model(), lattice_rows(20), epochs=1, workers=workers, progress=False,
+                  on_epoch=lambda state: during.extend(blas_threads()))  # fmt: skip
+        assert blas_threads() == before
+    assert set(during) == {workers or 1}
+    assert set(before) == {3}
 
 
 def test_small_models_use_one_thread_and_large_ones_all_cores():
@@ -287,6 +421,6 @@ def test_history_is_a_table():
     assert len(history) == 3
     np.testing.assert_array_equal(history["epoch"], [1, 2, 3])
     assert np.isnan(history["val_loss"]).all()
-    assert "3 epochs" in repr(history)
+    assert repr(history).startswith(f"History(3 epochs): epoch 3/3  train {history['train_loss'][-1]:.2f} = nll")
     assert list(history.rows[0]) == ["epoch", "step", "seconds", "train_loss", "train_nll", "train_kl",
                                      "val_loss", "val_nll", "val_kl"]  # fmt: skip

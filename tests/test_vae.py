@@ -1,11 +1,14 @@
 """The model: contracts, gradients of the whole, probability of the whole."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
+import scipy.stats
 
 import npvae
+from npvae.backend import load_ops
 from npvae.parameters import views_of
 
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "softplus", "silu")
@@ -132,6 +135,14 @@ def test_loss_is_nll_plus_beta_kl_and_averages_over_the_batch():
     assert terms.nll == pytest.approx(-(x * np.log(p) + (1 - x) * np.log1p(-p)).sum() / 4, rel=1e-13)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gaussian_nll_is_that_of_a_normal_distribution_with_standard_deviation_sigma(backend):
+    model, x, eps = problem(likelihood="gaussian", backend=backend, sigma=0.3)
+    mu, logvar = model.encode(x)
+    log_p = scipy.stats.norm.logpdf(x, model.decode(mu + np.exp(logvar / 2) * eps), 0.3)
+    assert model.forward(x, eps)[0].nll == pytest.approx(-log_p.sum() / 3, rel=1e-13)
+
+
 def test_gradient_of_a_batch_is_the_mean_of_its_rows_gradients():
     model, x, eps = problem(B=5, S=2)
     whole = flat(model.backward(model.forward(x, eps)[1]))
@@ -196,7 +207,8 @@ def test_decode_sample_and_reconstruct():
     assert ((p > 0) & (p < 1)).all()
     np.testing.assert_array_equal(model.reconstruct(x), model.decode(model.encode(x)[0]))
     np.testing.assert_array_equal(model.sample(4, 9), model.sample(4, np.random.default_rng(9)))
-    assert model.sample(4).shape == (4, 7)
+    np.testing.assert_array_equal(model.sample(4, 9), model.decode(np.random.default_rng(9).standard_normal((4, 2))))
+    assert not np.array_equal(model.sample(4), model.sample(4))  # without a seed each call draws anew
     gaussian, _, _ = problem(likelihood="gaussian")
     np.testing.assert_array_equal(gaussian.decode(eps), gaussian.decoder_output(eps))
 
@@ -256,6 +268,8 @@ def test_a_value_beyond_float32_is_refused():
         ({"seed": -1}, "seed"),
         ({"sigma": 0}, "sigma must be a finite number above 0"),
         ({"sigma": np.nan}, "sigma"),
+        ({"n_features": 7.0}, "n_features must be an integer"),
+        ({"activation": "identity"}, "activation must be one of"),
         ({"hidden": (10**9, 10**9)}, "parameters; at most"),
     ],
 )
@@ -266,13 +280,76 @@ def test_bad_constructor_arguments_are_named(arguments, message):
 
 
 def test_save_and_load_keep_everything(tmp_path):
-    model, x, eps = problem((6, 5), "silu", "gaussian", sigma=0.5)
+    model, x, eps = problem((np.int64(6), 5), "silu", "gaussian", sigma=np.float32(0.5), decoder_hidden=(4,))
     model.save(tmp_path / "model.npz")
     loaded = npvae.VAE.load(tmp_path / "model.npz")
-    assert loaded.config == model.config
+    assert loaded.config == {
+        "n_features": 7, "n_latent": 2, "hidden": [6, 5], "activation": "silu", "likelihood": "gaussian", "backend": "numpy",
+        "dtype": "float64", "seed": 3, "decoder_hidden": [4], "sigma": 0.5,
+    }  # fmt: skip
     assert loaded.forward(x, eps)[0] == model.forward(x, eps)[0]
     assert repr(loaded) == repr(model)
     assert [path.name for path in tmp_path.iterdir()] == ["model.npz"]
+
+
+def test_a_copy_has_the_same_theta_in_memory_of_its_own():
+    model, _, _ = problem((6, 5), "silu", "gaussian", sigma=0.5, decoder_hidden=(4,))
+    twin = model.copy()
+    assert twin.config == model.config
+    np.testing.assert_array_equal(twin.theta, model.theta)
+    assert not np.shares_memory(twin.theta, model.theta)
+    assert model.copy(sigma=1.0, backend="numba").config == {**model.config, "sigma": 1.0, "backend": "numba"}
+
+
+def test_text_of_a_model_gives_its_widths():
+    model = npvae.VAE(7, 2, (5, 4), "tanh", "gaussian", "numpy", "float64", decoder_hidden=(3,))
+    assert repr(model) == f"VAE(7-5-4-2-3-7, tanh, gaussian, float64, numpy: {model.theta.size} parameters)"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_back_end_is_the_table_that_was_asked_for(backend):
+    assert npvae.VAE(4, 1, (), backend=backend).ops is load_ops(backend)
+
+
+def test_sums_of_a_float32_model_are_in_float64():
+    model, x, eps = problem(likelihood="gaussian", dtype="float32", B=7)
+    model.parameters["posterior.b"][:2] = 900  # large terms, so that rounding a sum of them shows
+    terms, _ = model.forward(x, eps)
+    x, eps = x.astype(np.float32), eps.astype(np.float32)
+    (z, kl, _), _ = model.ops.latent_forward(model._layers_forward(x, model.encoder_layers)[0], eps)
+    nll, _ = model.nll_forward(model.decoder_output(z), x)
+    assert kl.dtype == np.float32
+    assert terms.kl == pytest.approx(math.fsum(kl.astype(float).flat) / 7, rel=1e-14)
+    assert nll.dtype == np.float64
+    assert terms.loss == pytest.approx(nll.mean() + terms.kl, rel=1e-14)
+
+
+def test_encoded_means_are_an_array_of_their_own():
+    model, x, _ = problem()
+    mu, logvar = model.encode(x)
+    assert mu.flags.c_contiguous
+    assert logvar.flags.c_contiguous
+
+
+def test_what_was_checked_before_need_not_be_checked_again():
+    model, x, eps = problem()
+    with pytest.raises(ValueError, match="x must lie in"):
+        model.forward(x + 1, eps)
+    model.forward(x + 1, eps, check=False)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model: model.decode(np.zeros((3, 3))), r"z .* \(n, 2\); got shape \(3, 3\)"),
+        (lambda model: model.decode([[0, np.nan]]), "z must be finite"),
+        (lambda model: model.encode(np.zeros((3, 2))), r"x .* got shape \(3, 2\)"),
+        (lambda model: model.sample(0), "n must be an integer of at least 1; got 0"),
+    ],
+)
+def test_bad_arguments_of_a_trained_model_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(problem()[0])
 
 
 def test_elbo_is_log_p_minus_the_divergence_from_the_true_posterior():

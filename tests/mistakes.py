@@ -1,0 +1,998 @@
+"""Backward passes that are wrong as people get them wrong, and whether `npvae.proofs` notices.
+
+A gradient check is worth what it catches. Each function of the first list replaces a right function by one with a mistake
+that people make; the subjects that it touches are put before the checks, and at least one check has to fail. The second list
+holds mistakes in the probability: forward and backward agree, so that no gradient check can see them, and the tests of
+samples, divergences and normalisation have to.
+
+    python tests/mistakes.py     prints the kill matrix, tests/kill_matrix.md
+"""
+
+import functools
+from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
+from unittest import mock
+
+import numpy as np
+import test_evaluate
+import test_latent
+import test_likelihood
+
+from npvae import backend, evaluate, latent, layers, likelihood, proofs, subjects, vae
+from npvae.latent import (
+    LOGVAR_MAX,
+    LOGVAR_MIN,
+    clip_logvar_backward,
+    clip_logvar_forward,
+    gaussian_kl_backward,
+    gaussian_kl_forward,
+    latent_backward,
+    reparameterize_backward,
+    reparameterize_forward,
+)
+from npvae.layers import (
+    affine_backward,
+    relu_backward,
+    relu_forward,
+    sigmoid_and_complement,
+    softplus_backward,
+    softplus_forward,
+    tanh_backward,
+    tanh_forward,
+)
+from npvae.likelihood import (
+    bernoulli_nll_backward,
+    bernoulli_nll_forward,
+    gaussian_nll_backward,
+    gaussian_nll_forward,
+)
+from npvae.vae import VAE
+
+MODULES = (layers, latent, likelihood, vae, evaluate)  # which hold ops by name
+RAISES = "raises"  # an error while proving (mostly shapes that do not fit) gives a mistake away as well
+GRADIENT_COLUMNS = (*proofs.CHECKS, RAISES)
+VAE_METHODS = {name: getattr(VAE, name) for name in ("forward", "backward", "_layers_backward")}
+
+GRADIENT_BUFFERS = {}
+
+# Subjects, by the beginning of their names.
+AFFINE = ("affine", "numpy dense tanh")
+SAMPLER = ("sampler", "numpy latent")
+KL = ("Gaussian KL", "numpy latent")
+CLIP = ("clip logvar", "numpy latent, clipped")
+BERNOULLI = ("Bernoulli nll",)
+GAUSSIAN = ("Gaussian nll",)
+SAMPLES = "numpy VAE 7-6-2 tanh gaussian, B 3, S 4, after"  # with beta = 0.5
+SQUARE = "numpy VAE 7-6-2 relu bernoulli, B 4, S 1, fresh"  # as many rows as the posterior has columns
+DEEP = "numpy VAE 7-5-4-3-2 relu gaussian, B 3, S 1, fresh"
+PLAIN = "numpy VAE 7-2 relu gaussian, B 1, S 1, after"
+
+
+class Mistake(NamedTuple):
+    """A wrong function or several: build() gives them as name -> function."""
+
+    name: str
+    how: str  # people make it
+    build: Callable
+    put_before: tuple  # subjects, by the beginnings of their names
+
+
+MISTAKES, PROBABILITY_MISTAKES = [], []
+
+
+def register(mistakes, function, build, prefixes):
+    mistakes.append(Mistake(function.__name__.replace("_", " "), function.__doc__, build, prefixes))
+    return function
+
+
+def mistake(target, *prefixes):
+    """The decorated function stands in for `target`."""
+    return lambda function: register(MISTAKES, function, lambda: {target: function}, prefixes)
+
+
+def mistake_in_pair(op, *prefixes):
+    """The decorated function returns a forward and a backward that stand in for those of `op`."""
+    return lambda function: register(MISTAKES, function, lambda: pair(op, *function()), prefixes)
+
+
+def probability_mistake(*prefixes):
+    """The decorated function returns consistent functions with a wrong meaning, name -> function."""
+    return lambda function: register(PROBABILITY_MISTAKES, function, function, prefixes)
+
+
+def pair(op, forward, backward):
+    return {f"{op}_forward": forward, f"{op}_backward": backward}
+
+
+# ------------------------------------------------------------------------------------------------------- affine layers
+
+
+@mistake("affine_backward", *AFFINE)
+def bias_gradient_is_a_mean(dpre, cache, dW=None, db=None, need_dx=True):
+    """mean(axis=0) in place of sum(axis=0): "the gradient is averaged over the batch"."""
+    dx, dW, db = affine_backward(dpre, cache, dW, db, need_dx)
+    db /= len(dpre)
+    return dx, dW, db
+
+
+@mistake("affine_backward", *AFFINE, SAMPLES)
+def batch_size_divided_out_twice(dpre, cache, dW=None, db=None, need_dx=True):
+    """Each layer divides by B, and so does the loss: 1/B²."""
+    dx, dW, db = affine_backward(dpre, cache, dW, db, need_dx)
+    dW /= len(dpre)
+    db /= len(dpre)
+    return dx, dW, db
+
+
+@mistake("affine_backward", *AFFINE, SQUARE)
+def batch_axis_found_by_its_length(dpre, cache, dW=None, db=None, need_dx=True):
+    """The axis that is not n_out long is summed over, which is the wrong one where B = n_out."""
+    dx, dW, db = affine_backward(dpre, cache, dW, db, need_dx)
+    batch_axis = 1 - dpre.shape.index(len(db))
+    db[:] = dpre.sum(axis=batch_axis)
+    return dx, dW, db
+
+
+@mistake("affine_backward", *AFFINE)
+def dW_transposed_and_reshaped(dpre, cache, dW=None, db=None, need_dx=True):
+    """dpreᵀ x in place of xᵀ dpre, forced into the shape of W."""
+    dx, dW, db = affine_backward(dpre, cache, dW, db, need_dx)
+    dW[:] = (dpre.T @ cache[0]).reshape(dW.shape)
+    return dx, dW, db
+
+
+@mistake("affine_backward", *AFFINE, SQUARE)
+def dx_through_W_untransposed(dpre, cache, dW=None, db=None, need_dx=True):
+    """dx = dpre W: it runs where W is square, which is where its author tried it."""
+    dx, dW, db = affine_backward(dpre, cache, dW, db, need_dx=False)
+    return dpre @ cache[1] if need_dx else dx, dW, db
+
+
+@mistake("affine_backward", *AFFINE)
+def dx_through_W_reshaped(dpre, cache, dW=None, db=None, need_dx=True):
+    """reshape(n_out, n_in) taken for the transpose."""
+    W = cache[1]
+    _, dW, db = affine_backward(dpre, cache, dW, db, need_dx)
+    return dpre @ W.reshape(W.shape[::-1]), dW, db
+
+
+@mistake("affine_backward", *AFFINE)
+def last_row_left_out(dpre, cache, dW=None, db=None, need_dx=True):
+    """A loop over range(B - 1)."""
+    dx, dW, db = affine_backward(dpre, cache, dW, db, need_dx)
+    dW[:] = cache[0][:-1].T @ dpre[:-1]
+    return dx, dW, db
+
+
+@mistake("affine_backward", *AFFINE)
+def one_entry_off_by_half(dpre, cache, dW=None, db=None, need_dx=True):
+    """A wrong weight at one index, like an end point treated as an inner one."""
+    dx, dW, db = affine_backward(dpre, cache, dW, db, need_dx)
+    dW[1, 2] *= 1.5
+    return dx, dW, db
+
+
+@mistake("affine_backward", *AFFINE)
+def weight_decay_in_the_gradient(dpre, cache, dW=None, db=None, need_dx=True):
+    """A penalty that the loss does not contain: the gradient is not zero for a zero upstream."""
+    dx, dW, db = affine_backward(dpre, cache, dW, db, need_dx)
+    dW += 1e-4 * cache[1]
+    return dx, dW, db
+
+
+@mistake("affine_backward", *AFFINE)
+def gradient_clipped_silently(dpre, cache, dW=None, db=None, need_dx=True):
+    """np.clip(dW, -1, 1), left over from a search for exploding gradients."""
+    dx, dW, db = affine_backward(dpre, cache, dW, db, need_dx)
+    np.clip(dW, -1, 1, out=dW)
+    return dx, dW, db
+
+
+@mistake("affine_backward", *AFFINE)
+def bias_summed_in_float32(dpre, cache, dW=None, db=None, need_dx=True):
+    """A single-precision accumulator inside a double-precision path."""
+    dx, dW, db = affine_backward(dpre, cache, dW, db, need_dx)
+    db[:] = dpre.sum(axis=0, dtype=np.float32)
+    return dx, dW, db
+
+
+# --------------------------------------------------------------------------------------------------------- activations
+
+
+@mistake("tanh_backward", "tanh", "numpy dense tanh")
+def nine_tenths(dh, cache):
+    """A leftover factor, small enough to pass a tolerance of 10 %."""
+    return 0.9 * tanh_backward(dh, cache)
+
+
+@mistake("softplus_backward", "softplus", "numpy dense softplus")
+def off_in_the_eighth_digit(dh, cache):
+    """A constant typed with eight digits."""
+    return (1 + 1e-8) * softplus_backward(dh, cache)
+
+
+@mistake_in_pair("tanh", "tanh", "numpy dense tanh")
+def tanh_slope_from_the_input():
+    """1 − pre²: the cache holds the input, the formula wants the output."""
+    return lambda pre: (np.tanh(pre), pre), tanh_backward
+
+
+@mistake("tanh_backward", "tanh", "numpy dense tanh")
+def tanh_slope_of_the_output(dh, cache):
+    """1 − tanh(h)²: tanh is applied once more to what is tanh(pre) already."""
+    return tanh_backward(dh, np.tanh(cache))
+
+
+@mistake("tanh_backward", "tanh", "numpy dense tanh")
+def float32_rounding_inside(dh, cache):
+    """A conversion to float32 for speed, in the middle of a float64 path."""
+    return tanh_backward(dh, cache.astype(np.float32))
+
+
+@mistake("sigmoid_backward", "sigmoid", "numpy dense sigmoid")
+def sigmoid_slope_without_complement(dh, cache):
+    """σ′ = σ: the factor 1 − σ is forgotten."""
+    return dh * cache[0]
+
+
+@mistake("sigmoid_backward", "sigmoid", "numpy dense sigmoid")
+def sigmoid_slope_of_the_output(dh, cache):
+    """σ(h)(1 − σ(h)): the derivative is taken at h in place of pre."""
+    p, one_minus_p = sigmoid_and_complement(cache[0])
+    return dh * p * one_minus_p
+
+
+@mistake("sigmoid_backward", "sigmoid", "numpy dense sigmoid")
+def sigmoid_complement_cancels(dh, cache):
+    """h(1 − h), which is exactly 0 from pre = 37 on."""
+    h, _ = cache
+    return dh * h * (1 - h)
+
+
+@mistake("relu_backward", "relu", "numpy dense relu")
+def relu_works_in_place(dh, cache):
+    """dh[pre <= 0] = 0 writes into the upstream gradient, which others read too."""
+    dh[cache <= 0] = 0
+    return dh
+
+
+@mistake("relu_backward", "relu", "numpy dense relu")
+def relu_masked_by_the_upstream(dh, cache):
+    """The mask is dh > 0 in place of pre > 0."""
+    return np.where(dh > 0, dh, 0)
+
+
+@mistake("relu_backward", "relu", "numpy dense relu")
+def relu_slope_1_at_the_kink(dh, cache):
+    """Forward takes pre <= 0 for off, backward takes pre < 0: they disagree at zero padding and dead inputs."""
+    return np.where(cache < 0, 0, dh)
+
+
+@mistake("relu_backward", "relu", "numpy dense relu")
+def relu_passes_everything(dh, cache):
+    """Straight through: the mask is forgotten."""
+    return dh.copy()
+
+
+@mistake("softplus_backward", "softplus", "numpy dense softplus")
+def softplus_slope_is_its_output(dh, cache):
+    """softplus′ = softplus, in analogy to the exponential, in place of σ."""
+    return dh * softplus_forward(cache)[0]
+
+
+@mistake("silu_backward", "silu", "numpy dense silu")
+def silu_without_its_second_term(dh, cache):
+    """The product rule is forgotten: the slope is σ(pre) alone."""
+    return dh * cache[1]
+
+
+@mistake("silu_backward", "silu", "numpy dense silu")
+def upstream_taken_for_ones(dh, cache):
+    """The local slope without dh, tried on the loss f = h.sum() only."""
+    h, sigmoid, complement = cache
+    return sigmoid + h * complement
+
+
+# --------------------------------------------------------------------------------------------------- caches and purity
+
+
+@mistake_in_pair("relu", "relu", SQUARE)
+def cache_of_the_latest_forward():
+    """The cache lives on the module: the next forward overwrites it before this one's backward."""
+    latest = {}
+
+    def forward(pre):
+        h, latest["cache"] = relu_forward(pre)
+        return h, None
+
+    return forward, lambda dh, cache: relu_backward(dh, latest["cache"])
+
+
+@mistake_in_pair("reparameterize", "sampler", SAMPLES)
+def cache_of_the_first_forward():
+    """The cache is made once and kept, for "the shapes are always the same"."""
+    kept = []
+
+    def forward(mu, logvar, eps):
+        z, cache = reparameterize_forward(mu, logvar, eps)
+        kept.append(cache)
+        return z, kept[0]
+
+    return forward, reparameterize_backward
+
+
+@mistake_in_pair("relu", "relu", SQUARE)
+def output_buffer_shared_by_layers():
+    """One buffer per shape saves allocations, until two layers of one shape hold it at the same time."""
+    buffers = {}
+
+    def forward(pre):
+        buffer = buffers.setdefault((pre.shape, pre.dtype), np.empty_like(pre))
+        buffer[:] = relu_forward(pre)[0]
+        return buffer, pre
+
+    return forward, relu_backward
+
+
+@mistake_in_pair("reparameterize", *SAMPLER)
+def logvar_halved_in_place():
+    """logvar *= 0.5 inside of the forward: the KL afterwards sees half of it."""
+
+    def forward(mu, logvar, eps):
+        logvar *= 0.5
+        return reparameterize_forward(mu, 2 * logvar, eps)
+
+    return forward, reparameterize_backward
+
+
+@mistake_in_pair("reparameterize", "sampler", SAMPLES)
+def noise_drawn_in_forward():
+    """The sampler draws its own noise: two calls differ, and no derivative can be compared."""
+    rng = np.random.default_rng(0)
+
+    def forward(mu, logvar, eps):
+        return reparameterize_forward(mu, logvar, rng.standard_normal(eps.shape).astype(eps.dtype))
+
+    return forward, reparameterize_backward
+
+
+@mistake_in_pair("reparameterize", "sampler", SAMPLES)
+def noise_drawn_again_in_backward():
+    """Backward calls the random generator once more, in place of using the forward's draw."""
+    rng = np.random.default_rng(0)
+
+    def backward(dz, cache):
+        sigma, eps = cache
+        return reparameterize_backward(dz, (sigma, rng.standard_normal(eps.shape).astype(eps.dtype)))
+
+    return reparameterize_forward, backward
+
+
+@mistake_in_pair("tanh", "tanh")
+def cache_on_the_module():
+    """The same, seen on the pair alone: no model is needed to notice it."""
+    latest = {}
+
+    def forward(pre):
+        h, latest["cache"] = tanh_forward(pre)
+        return h, None
+
+    return forward, lambda dh, cache: tanh_backward(dh, latest["cache"])
+
+
+@mistake("tanh_backward", "tanh", "numpy dense tanh")
+def gradient_buffer_reused(dh, cache):
+    """Backward writes into a buffer of its own, and the next call overwrites what this one returned."""
+    buffer = GRADIENT_BUFFERS.setdefault((dh.shape, dh.dtype), np.empty_like(dh))
+    buffer[:] = tanh_backward(dh, cache)
+    return buffer
+
+
+# ------------------------------------------------------------------------------------------------------------- sampler
+
+
+@mistake("reparameterize_backward", *SAMPLER)
+def sampler_without_half(dz, cache):
+    """∂σ/∂logvar = σ: the derivative with respect to log σ, the network gives log σ²."""
+    dmu, dlogvar = reparameterize_backward(dz, cache)
+    return dmu, 2 * dlogvar
+
+
+@mistake("reparameterize_backward", *SAMPLER)
+def sampler_with_variance_for_sigma(dz, cache):
+    """½ σ² eps: e^logvar in place of e^(logvar/2), in backward only."""
+    sigma, eps = cache
+    return reparameterize_backward(dz, (sigma * sigma, eps))
+
+
+@mistake("reparameterize_backward", *SAMPLER)
+def sampler_without_eps(dz, cache):
+    """dlogvar = dz σ/2: the noise is taken for a constant that drops out."""
+    sigma, eps = cache
+    return reparameterize_backward(dz, (sigma, np.ones_like(eps)))
+
+
+@mistake("reparameterize_backward", *SAMPLER)
+def sampler_trains_mu_only(dz, cache):
+    """The path from z to logvar is cut: σ is taken for a constant."""
+    dmu, dlogvar = reparameterize_backward(dz, cache)
+    return dmu, 0 * dlogvar
+
+
+@mistake("reparameterize_backward", *SAMPLER)
+def samples_averaged(dz, cache):
+    """mean over the samples: the loss has divided by S before."""
+    dmu, dlogvar = reparameterize_backward(dz, cache)
+    S = dz.shape[0] if dz.ndim == 3 else 1
+    return dmu / S, dlogvar / S
+
+
+@mistake("reparameterize_backward", *SAMPLER)
+def samples_not_summed(dz, cache):
+    """The gradients keep the axis of the samples that mu and logvar do not have."""
+    sigma, eps = cache
+    return dz, dz * eps * (0.5 * sigma)
+
+
+@mistake("reparameterize_backward", *SAMPLER)
+def first_sample_only(dz, cache):
+    """dz[0]: written for S = 1, and never revisited."""
+    sigma, eps = cache
+    return reparameterize_backward(dz[0], (sigma, eps[0])) if dz.ndim == 3 else reparameterize_backward(dz, cache)
+
+
+@mistake("reparameterize_backward", *SAMPLER)
+def rows_and_samples_swapped(dz, cache):
+    """(S, B, L) is reshaped to (B, S, L), not transposed, so that gradients land in other rows."""
+    sigma, eps = cache
+    per_row = (*sigma.shape[:1], -1, *sigma.shape[1:])
+    dlogvar = (dz * eps).reshape(per_row).sum(axis=1) * (0.5 * sigma)
+    return dz.reshape(per_row).sum(axis=1), dlogvar
+
+
+# ------------------------------------------------------------------------------------------------- divergence and clip
+
+
+@mistake("gaussian_kl_backward", *KL)
+def KL_without_half(dkl, cache):
+    """dlogvar = e^logvar − 1: the ½ of the KL is lost."""
+    dmu, dlogvar = gaussian_kl_backward(dkl, cache)
+    return dmu, 2 * dlogvar
+
+
+@mistake("gaussian_kl_backward", *KL)
+def KL_for_log_std(dkl, cache):
+    """σ² written e^(2 logvar): the formula of a network that gives log σ."""
+    mu, variance_minus_1 = cache
+    return dkl * mu, dkl * ((1 + variance_minus_1) ** 2 - 1)
+
+
+@mistake("gaussian_kl_backward", *KL)
+def KL_of_logvar_with_the_sign_of_the_ELBO(dkl, cache):
+    """½(1 − e^logvar), copied from a paper that maximises."""
+    dmu, dlogvar = gaussian_kl_backward(dkl, cache)
+    return dmu, -dlogvar
+
+
+@mistake("gaussian_kl_backward", *KL)
+def KL_of_mu_dropped(dkl, cache):
+    """The KL's gradient goes to logvar only."""
+    dmu, dlogvar = gaussian_kl_backward(dkl, cache)
+    return 0 * dmu, dlogvar
+
+
+@mistake("gaussian_kl_backward", *KL)
+def KL_of_logvar_dropped(dkl, cache):
+    """The KL's gradient goes to mu only."""
+    dmu, dlogvar = gaussian_kl_backward(dkl, cache)
+    return dmu, 0 * dlogvar
+
+
+@mistake("gaussian_kl_backward", *KL)
+def KL_of_logvar_without_its_entropy(dkl, cache):
+    """½ e^logvar: the term −logvar is overlooked."""
+    dmu, _ = gaussian_kl_backward(dkl, cache)
+    return dmu, dkl * 0.5 * (1 + cache[1])
+
+
+@mistake("latent_backward", "numpy latent")
+def gradient_through_z_overwritten(dz, dkl, cache):
+    """dmu = ... twice, where the second should be +=: the gradient of the KL replaces the one through z."""
+    return latent_backward(0 * dz, dkl, cache)
+
+
+@mistake("latent_backward", "numpy latent")
+def gradient_of_the_KL_overwritten(dz, dkl, cache):
+    """The same, the other way round: what is left is the gradient of a noisy autoencoder."""
+    return latent_backward(dz, 0 * dkl, cache)
+
+
+@mistake("latent_backward", "numpy latent")
+def mu_and_logvar_swapped(dz, dkl, cache):
+    """concatenate([dlogvar, dmu]): the halves of the posterior in the wrong order."""
+    dmu, dlogvar = np.split(latent_backward(dz, dkl, cache), 2, axis=1)
+    return np.concatenate([dlogvar, dmu], axis=1)
+
+
+@mistake("latent_backward", "numpy latent")
+def clip_masks_mu_as_well(dz, dkl, cache):
+    """The mask of the log-variance is applied to both halves."""
+    return latent_backward(dz, dkl, cache) * np.tile(cache[0], 2)
+
+
+@mistake("latent_backward", "numpy latent")
+def clip_masks_only_the_path_through_z(dz, dkl, cache):
+    """The KL's gradient of logvar goes round the clip."""
+    inside, z_cache, kl_cache = cache
+    through_z = latent_backward(dz, 0 * dkl, cache)
+    through_kl = latent_backward(0 * dz, dkl, (np.ones_like(inside), z_cache, kl_cache))
+    return through_z + through_kl
+
+
+@mistake("clip_logvar_backward", *CLIP)
+def clip_mask_ignored(dlogvar, cache):
+    """np.clip in forward, nothing in backward."""
+    return dlogvar.copy()
+
+
+@mistake("clip_logvar_backward", *CLIP)
+def clip_mask_inverted(dlogvar, cache):
+    """The gradient passes where it was clipped."""
+    return clip_logvar_backward(dlogvar, ~cache)
+
+
+@mistake_in_pair("clip_logvar", *CLIP)
+def clip_mask_excludes_the_bounds():
+    """< and > where <= and >= belong: no gradient on the bounds themselves, where the clip changes nothing."""
+
+    def forward(raw):
+        logvar, _ = clip_logvar_forward(raw)
+        return logvar, (raw.real > LOGVAR_MIN) & (raw.real < LOGVAR_MAX)
+
+    return forward, clip_logvar_backward
+
+
+# --------------------------------------------------------------------------------------------------------- likelihoods
+
+
+@mistake("bernoulli_nll_backward", *BERNOULLI)
+def saturated_sigmoid_cancels(dnll, cache):
+    """σ(l) − x, the textbook form, which is 0 at l = 40, x = 1 where the truth is −4e-18."""
+    logits, x = cache
+    return (sigmoid_and_complement(logits)[0] - x) * dnll[..., None].astype(logits.dtype)
+
+
+@mistake("bernoulli_nll_backward", *BERNOULLI)
+def overflow_hidden_by_nan_to_num(dnll, cache):
+    """e^l/(1 + e^l) is inf/inf from l = 710 on, and nan_to_num makes it 0."""
+    logits, x = cache
+    p = np.nan_to_num(np.exp(logits) / (1 + np.exp(logits)))
+    return (p - x) * dnll[..., None].astype(logits.dtype)
+
+
+@mistake("bernoulli_nll_backward", "Bernoulli nll", SQUARE)
+def gradient_of_the_probability(dnll, cache):
+    """(p − x)/(p(1 − p)), the gradient with respect to p: the chain rule through the sigmoid is missing."""
+    p, one_minus_p = sigmoid_and_complement(cache[0])
+    return bernoulli_nll_backward(dnll, cache) / (p * one_minus_p)
+
+
+@mistake("bernoulli_nll_backward", *BERNOULLI)
+def sigmoid_chained_twice(dnll, cache):
+    """(p − x) p(1 − p): the sigmoid's slope is in p − x already."""
+    p, one_minus_p = sigmoid_and_complement(cache[0])
+    return bernoulli_nll_backward(dnll, cache) * p * one_minus_p
+
+
+@mistake("bernoulli_nll_backward", *BERNOULLI)
+def gradient_averaged_over_pixels(dnll, cache):
+    """The loss sums over D, the gradient is that of the mean."""
+    return bernoulli_nll_backward(dnll, cache) / cache[1].shape[-1]
+
+
+@mistake("gaussian_nll_backward", *GAUSSIAN, SAMPLES)
+def sigma_for_sigma_squared(dnll, cache):
+    """The residual is divided by σ, not by σ²."""
+    residual, variance = cache
+    return gaussian_nll_backward(dnll, (residual, np.sqrt(variance)))
+
+
+@mistake("gaussian_nll_backward", *GAUSSIAN, SAMPLES)
+def variance_forgotten(dnll, cache):
+    """mean − x, as for σ = 1."""
+    return gaussian_nll_backward(dnll, (cache[0], 1.0))
+
+
+@mistake("gaussian_nll_backward", *GAUSSIAN)
+def residual_with_the_wrong_sign(dnll, cache):
+    """x − mean in place of mean − x."""
+    return -gaussian_nll_backward(dnll, cache)
+
+
+@mistake("gaussian_nll_backward", *GAUSSIAN)
+def float64_for_float32(dnll, cache):
+    """The result of np.sqrt is an np.float64, and one such number makes a float32 array float64."""
+    residual, variance = cache
+    sigma = np.sqrt(variance)
+    return gaussian_nll_backward(dnll, (residual, 1.0)) / sigma**2
+
+
+@mistake("gaussian_nll_backward", *GAUSSIAN)
+def float64_upstream_not_rounded(dnll, cache):
+    """The nll is accumulated in float64, and its upstream gradient makes everything below float64."""
+    residual, variance = cache
+    return residual * (dnll / variance)[..., None]
+
+
+# ------------------------------------------------------------------------------------------------------- whole models
+
+
+@mistake("VAE.backward", SAMPLES)
+def batch_size_forgotten(model, cache, out=None):
+    """The loss is a mean over the batch, the gradient a sum."""
+    B = len(cache.dkl)
+    return VAE_METHODS["backward"](model, cache._replace(dnll=B * cache.dnll, dkl=B * cache.dkl), out)
+
+
+@mistake("VAE.backward", SAMPLES)
+def number_of_samples_forgotten(model, cache, out=None):
+    """The loss is a mean over the samples, the gradient a sum."""
+    S = cache.dnll.size // len(cache.dkl)
+    return VAE_METHODS["backward"](model, cache._replace(dnll=S * cache.dnll), out)
+
+
+@mistake("VAE.backward", SAMPLES)
+def beta_forgotten_in_backward(model, cache, out=None):
+    """beta weighs the KL in the loss only."""
+    return VAE_METHODS["backward"](model, cache._replace(dkl=np.full_like(cache.dkl, 1 / len(cache.dkl))), out)
+
+
+@mistake("VAE.forward", SAMPLES)
+def beta_on_the_nll(model, x, eps, beta=1.0, check=True):
+    """beta weighs the other term in the gradient."""
+    terms, cache = VAE_METHODS["forward"](model, x, eps, beta, check)
+    return terms, cache._replace(dnll=beta * cache.dnll, dkl=cache.dkl / beta)
+
+
+@mistake("VAE.backward", SAMPLES)
+def KL_averaged_over_latents(model, cache, out=None):
+    """kl.mean() in the gradient, the sum over L in the loss."""
+    return VAE_METHODS["backward"](model, cache._replace(dkl=cache.dkl / model.n_latent), out)
+
+
+@mistake("VAE.backward", DEEP)
+def middle_layer_not_trained(model, cache, out=None):
+    """Gradients written out by hand for two layers; a third is silently left at zero."""
+    grads = VAE_METHODS["backward"](model, cache, out)
+    grads["encoder.1.W"][:] = 0
+    grads["encoder.1.b"][:] = 0
+    return grads
+
+
+@mistake("VAE.backward", PLAIN)
+def bias_of_the_posterior_not_trained(model, cache, out=None):
+    """The head's bias is left out of the update."""
+    grads = VAE_METHODS["backward"](model, cache, out)
+    grads["posterior.b"][:] = 0
+    return grads
+
+
+@mistake("VAE.backward", PLAIN)
+def key_missing(model, cache, out=None):
+    """A parameter that was added later has no gradient at all."""
+    grads = VAE_METHODS["backward"](model, cache, out)
+    del grads["likelihood.b"]
+    return grads
+
+
+@mistake("VAE.backward", PLAIN)
+def gradients_accumulate(model, cache, out=None):
+    """Gradients are added up, and nobody zeroes them between two steps."""
+    totals = vars(model).setdefault("totals", {name: 0 for name in model.parameters})
+    for name, grad in VAE_METHODS["backward"](model, cache, out).items():
+        totals[name] = totals[name] + grad
+    return dict(totals)
+
+
+@mistake("VAE.backward", SAMPLES)
+def KL_divided_by_the_samples(model, cache, out=None):
+    """1/S on everything: but the KL is in closed form and has no samples."""
+    S = cache.dnll.size // len(cache.dkl)
+    return VAE_METHODS["backward"](model, cache._replace(dkl=cache.dkl / S), out)
+
+
+@mistake("VAE._layers_backward", DEEP)
+def layers_not_reversed(model, dh, layers, caches, grads, need_dx=True):
+    """Backward visits the layers in the order of forward."""
+    return VAE_METHODS["_layers_backward"](model, dh, layers[::-1], caches[::-1], grads, need_dx)
+
+
+@mistake("VAE._layers_backward", SAMPLES)
+def first_decoder_layer_passes_nothing_on(model, dh, layers, caches, grads, need_dx=True):
+    """Every stack's first layer saves dx, the decoder's too, and the encoder is left without a gradient."""
+    return VAE_METHODS["_layers_backward"](model, dh, layers, caches, grads, need_dx=False)
+
+
+@mistake("VAE.backward", PLAIN)
+def gradients_of_the_model_in_one_buffer(model, cache, out=None):
+    """The model keeps one gradient vector: the gradients of the step before change under their owner."""
+    buffer = vars(model).setdefault("buffer", np.empty_like(model.theta))
+    return VAE_METHODS["backward"](model, cache, buffer)
+
+
+@mistake("VAE.backward", PLAIN)
+def out_ignored(model, cache, out=None):
+    """The buffer is accepted, and a fresh one is filled."""
+    return VAE_METHODS["backward"](model, cache)
+
+
+# ------------------------------------------------------------------------------- probability: forward and backward agree
+
+
+@probability_mistake(*SAMPLER)
+def variance_for_standard_deviation():
+    """z = mu + e^logvar eps with its right gradient: the sample has variance σ⁴."""
+
+    def backward(dz, cache):
+        dmu, dlogvar = reparameterize_backward(dz, cache)
+        return dmu, 2 * dlogvar
+
+    return pair("reparameterize", lambda mu, logvar, eps: reparameterize_forward(mu, 2 * logvar, eps), backward)
+
+
+@probability_mistake("sampler", SAMPLES)
+def noise_turned_down():
+    """A tenth of the noise, for sharper pictures: z is not a sample of q."""
+    return {"reparameterize_forward": lambda mu, logvar, eps: reparameterize_forward(mu, logvar, 0.1 * eps)}
+
+
+@probability_mistake(*KL)
+def KL_of_the_prior_from_the_posterior():
+    """KL(p ‖ q) for KL(q ‖ p), with its right gradient."""
+
+    def forward(mu, logvar):
+        precision = np.exp(-logvar)
+        return 0.5 * ((1 + mu * mu) * precision - 1 + logvar), (mu, precision)
+
+    def backward(dkl, cache):
+        mu, precision = cache
+        return dkl * mu * precision, dkl * 0.5 * (1 - (1 + mu * mu) * precision)
+
+    return pair("gaussian_kl", forward, backward)
+
+
+@probability_mistake(*KL)
+def KL_without_half_in_both():
+    """The ½ is lost in forward and backward alike."""
+
+    def forward(mu, logvar):
+        kl, cache = gaussian_kl_forward(mu, logvar)
+        return 2 * kl, cache
+
+    return pair("gaussian_kl", forward, lambda dkl, cache: gaussian_kl_backward(2 * dkl, cache))
+
+
+@probability_mistake(*BERNOULLI)
+def half_of_the_cross_entropy():
+    """−x log p alone: the zeros of x are not modelled."""
+
+    def forward(logits, x):
+        nll, _ = bernoulli_nll_forward(logits, np.ones_like(x))
+        return (x * softplus_forward(-logits)[0]).sum(axis=-1, dtype=nll.dtype), (logits, x)
+
+    def backward(dnll, cache):
+        logits, x = cache
+        return -x * sigmoid_and_complement(logits)[1] * dnll[..., None].astype(logits.dtype)
+
+    return pair("bernoulli_nll", forward, backward)
+
+
+@probability_mistake(*BERNOULLI)
+def nll_averaged_over_pixels():
+    """The mean over D in place of the sum, in both: the KL then counts D times too much."""
+
+    def forward(logits, x):
+        nll, cache = bernoulli_nll_forward(logits, x)
+        return nll / x.shape[-1], cache
+
+    return pair("bernoulli_nll", forward, lambda dnll, cache: bernoulli_nll_backward(dnll, cache) / cache[1].shape[-1])
+
+
+@probability_mistake(*BERNOULLI, SQUARE)
+def softplus_returned_as_a_probability():
+    """decode() ends in softplus, which is positive but may exceed 1; the loss never looks at it."""
+    return {"bernoulli_mean": lambda logits: softplus_forward(logits)[0]}
+
+
+@probability_mistake(*GAUSSIAN, SAMPLES)
+def gaussian_not_normalised():
+    """The squared error alone: log 2πσ² does not depend on the network, so it is left out."""
+
+    def forward(mean, x, variance):
+        nll, cache = gaussian_nll_forward(mean, x, variance)
+        return nll - 0.5 * x.shape[-1] * np.log(2 * np.pi * variance), cache
+
+    return pair("gaussian_nll", forward, gaussian_nll_backward)
+
+
+@probability_mistake(*GAUSSIAN, SAMPLES)
+def gaussian_without_half():
+    """residual²/σ² without its ½, in both."""
+
+    def forward(mean, x, variance):
+        nll, cache = gaussian_nll_forward(mean, x, variance / 2)
+        return nll + 0.5 * x.shape[-1] * np.log(2), cache  # the constant stays that of σ²
+
+    return pair("gaussian_nll", forward, gaussian_nll_backward)
+
+
+@probability_mistake(SAMPLES)
+def KL_averaged_over_latents_in_both():
+    """kl.mean() in loss and gradient: what is called ELBO can exceed log p(x)."""
+
+    def forward(model, x, eps, beta=1.0, check=True):
+        return VAE_METHODS["forward"](model, x, eps, beta / model.n_latent, check)
+
+    return {"VAE.forward": forward}
+
+
+def moments_of_samples():
+    test_latent.test_samples_have_the_posterior_mean_and_variance(1.5, -2.0)
+
+
+def KL_by_quadrature():
+    test_latent.test_kl_is_the_integral_of_q_log_q_over_p(1.5, -2.0)
+
+
+def bernoulli_sums_to_1():
+    test_likelihood.test_bernoulli_likelihood_sums_to_one("float64")
+
+
+def bernoulli_mean_by_enumeration():
+    test_likelihood.test_bernoulli_mean_is_the_mean_of_the_likelihood()
+
+
+def gaussian_integrates_to_1():
+    test_likelihood.test_gaussian_likelihood_integrates_to_one_over_a_plane(0.3)
+
+
+def ELBO_of_the_exact_posterior():
+    """−loss = log p(x) for the linear Gaussian model. Its nll is quadratic in eps: eps = ±1 is an exact quadrature."""
+    model, x, log_p = test_evaluate.linear_gaussian()
+    signs = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
+    eps = np.repeat(signs[:, None], len(x), axis=1)  # (S, B, L)
+    terms, _ = model.forward(x, eps)
+    assert abs(-terms.loss - log_p.mean()) < 1e-10
+
+
+PROBABILITY_CHECKS = {
+    "moments of samples": moments_of_samples,
+    "KL by quadrature": KL_by_quadrature,
+    "Bernoulli sums to 1": bernoulli_sums_to_1,
+    "Bernoulli mean": bernoulli_mean_by_enumeration,
+    "Gaussian integrates to 1": gaussian_integrates_to_1,
+    "ELBO of the exact posterior": ELBO_of_the_exact_posterior,
+}
+
+
+# --------------------------------------------------------------------------------------------------- who catches what
+
+
+@contextmanager
+def patched(wrong):
+    """Put wrong functions, name -> function, wherever the package holds the right ones; put those back at the end."""
+    with ExitStack() as stack:
+        for name, function in wrong.items():
+            if name.startswith("VAE."):
+                stack.enter_context(mock.patch.object(VAE, name.removeprefix("VAE."), function))
+            for module in MODULES:
+                if name in vars(module):
+                    stack.enter_context(mock.patch.object(module, name, function))
+        activations = {key: tuple(wrong.get(f.__name__, f) for f in ops) for key, ops in layers.ACTIVATIONS.items()}
+        stack.enter_context(mock.patch.dict(layers.ACTIVATIONS, activations))
+        ops = {name: function for name, function in wrong.items() if name in backend.NUMPY._fields}
+        stack.enter_context(mock.patch.object(backend, "NUMPY", backend.NUMPY._replace(**ops)))
+        yield
+
+
+@functools.cache
+def right_model_cases():
+    """Built, and trained, by the right code."""
+    return subjects.model_cases("numpy")
+
+
+def subjects_of(prefixes, cases):
+    """The subjects whose names begin with one of the prefixes, made of the functions that are in place now."""
+    cases = [case for case in cases if case.name.startswith(prefixes)]
+    pairs = [p for p in subjects.op_pairs() + subjects.composite_pairs("numpy") if p.name.startswith(prefixes)]
+    return pairs + [case._replace(model=case.model.copy(), x=case.x.copy(), eps=case.eps.copy()) for case in cases]
+
+
+def failed_gradient_checks(wrong, prefixes):
+    """The names in GRADIENT_COLUMNS of the checks that fail on the subjects while `wrong` is in place."""
+    cases, failed = right_model_cases(), set()
+    with patched(wrong), np.errstate(all="ignore"):
+        for subject in subjects_of(prefixes, cases):
+            try:
+                failed |= {outcome.check for outcome in proofs.prove(subject) if not outcome.report.passed}
+            except Exception:  # whatever the mistake makes of it
+                failed.add(RAISES)
+    return failed
+
+
+def failed_probability_checks(wrong):
+    """The names of the PROBABILITY_CHECKS that fail while `wrong` is in place."""
+    failed = set()
+    with patched(wrong), np.errstate(all="ignore"):
+        for name, check in PROBABILITY_CHECKS.items():
+            try:
+                check()
+            except AssertionError:
+                failed.add(name)
+    return failed
+
+
+def kill_matrix():
+    """Who catches what: mistake -> failed checks, of MISTAKES, and of PROBABILITY_MISTAKES by either kind of check."""
+    gradient = {m.name: failed_gradient_checks(m.build(), m.put_before) for m in MISTAKES + PROBABILITY_MISTAKES}
+    probability = {m.name: failed_probability_checks(m.build()) for m in PROBABILITY_MISTAKES}
+    return gradient, probability
+
+
+def false_alarms():
+    """The failed checks of the right code, on every subject that a mistake was put before."""
+    prefixes = {prefix for m in MISTAKES + PROBABILITY_MISTAKES for prefix in m.put_before}
+    return failed_gradient_checks({}, tuple(prefixes)) | failed_probability_checks({})
+
+
+# -------------------------------------------------------------------------------------------------------- as Markdown
+
+
+def summary(gradient, probability, alarms):
+    """The result in one sentence."""
+    caught = sum(bool(gradient[m.name]) for m in MISTAKES)
+    unseen = sum(not gradient[m.name] and bool(probability[m.name]) for m in PROBABILITY_MISTAKES)
+    return (
+        f"Wrong gradients caught: {caught} of {len(MISTAKES)} ({100 * caught / len(MISTAKES):.3g} %). Wrong probabilities that "
+        f"no gradient check sees, caught by a test of the probability: {unseen} of {len(PROBABILITY_MISTAKES)} "
+        f"({100 * unseen / len(PROBABILITY_MISTAKES):.3g} %). False alarms on the right code: {len(alarms)}."
+    )
+
+
+def as_markdown(gradient, probability, alarms):
+    """The kill matrix as the text of tests/kill_matrix.md."""
+    lines = [
+        "# Who catches what",
+        "",
+        "Written by `python tests/mistakes.py`. ● where a check fails on the mistake, as it should. Each mistake is put before",
+        "the subjects of `npvae.subjects` whose names begin as given. *raises*: proving it ends in an error, mostly of shapes.",
+        "",
+        summary(gradient, probability, alarms),
+        "",
+        "## Wrong gradients",
+        "",
+        *table(MISTAKES, gradient, GRADIENT_COLUMNS),
+        "",
+        "## Wrong probabilities, right gradients",
+        "",
+        *table(PROBABILITY_MISTAKES, probability, PROBABILITY_CHECKS),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def table(mistakes, failed, columns):
+    """A row per mistake, then how many each check catches, and how many it alone catches."""
+    rows = [["mistake", "how it is made", "put before", *columns, "caught by"]]
+    rows.append(["---"] * 3 + [":-:"] * len(columns) + ["--:"])
+    for m in mistakes:
+        marks = ["●" if column in failed[m.name] else "" for column in columns]
+        rows.append([m.name, m.how, "; ".join(m.put_before), *marks, str(len(failed[m.name]))])
+    sets = [failed[m.name] for m in mistakes]
+    rows.append(["**caught**", "", "", *(str(sum(c in s for s in sets)) for c in columns), str(sum(map(bool, sets)))])
+    rows.append(["**caught by it alone**", "", "", *(str(sum(s == {c} for s in sets)) for c in columns), ""])
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+if __name__ == "__main__":
+    print(as_markdown(*kill_matrix(), false_alarms()), end="")

@@ -1,0 +1,108 @@
+"""The proof put to the proof: every wrong backward pass is caught, and the right code is not."""
+
+from pathlib import Path
+
+import mistakes
+import pytest
+from mistakes import MISTAKES, PROBABILITY_MISTAKES
+
+from npvae import backend, layers
+from npvae.vae import VAE
+
+
+def by_name(which):
+    return pytest.mark.parametrize("name", [mistake.name for mistake in which])
+
+
+@pytest.fixture(scope="module")
+def gradient_and_probability():
+    return mistakes.kill_matrix()
+
+
+@pytest.fixture(scope="module")
+def gradient(gradient_and_probability):
+    return gradient_and_probability[0]
+
+
+@pytest.fixture(scope="module")
+def probability(gradient_and_probability):
+    return gradient_and_probability[1]
+
+
+@pytest.fixture(scope="module")
+def alarms():
+    return mistakes.false_alarms()
+
+
+@by_name(MISTAKES)
+def test_every_wrong_gradient_is_caught(name, gradient):
+    assert gradient[name]
+
+
+@by_name(PROBABILITY_MISTAKES)
+def test_no_gradient_check_sees_a_wrong_probability(name, gradient):
+    assert gradient[name] == set()
+
+
+@by_name(PROBABILITY_MISTAKES)
+def test_every_wrong_probability_is_caught_by_a_test_of_the_probability(name, probability):
+    assert probability[name]
+
+
+def test_the_right_code_raises_no_alarm(alarms):
+    assert alarms == set()
+
+
+def test_everything_is_caught_without_false_alarms(gradient, probability, alarms):
+    text = mistakes.summary(gradient, probability, alarms)
+    print(text)
+    assert text.count("(100 %)") == 2
+    assert text.endswith("False alarms on the right code: 0.")
+
+
+def test_every_check_has_been_seen_to_fail(gradient, probability):
+    """A column without a mark would say nothing by being green."""
+    assert set().union(*gradient.values()) == set(mistakes.GRADIENT_COLUMNS)
+    assert set().union(*probability.values()) == set(mistakes.PROBABILITY_CHECKS)
+
+
+def test_there_are_enough_mistakes_and_no_two_of_one_name():
+    names = [mistake.name for mistake in MISTAKES + PROBABILITY_MISTAKES]
+    assert len(MISTAKES) >= 44
+    assert len(PROBABILITY_MISTAKES) >= 4
+    assert len(set(names)) == len(names)
+
+
+def test_every_mistake_says_how_it_is_made_and_has_subjects():
+    names = [subject.name for subject in mistakes.subjects_of(("",), mistakes.right_model_cases())]
+    for mistake in MISTAKES + PROBABILITY_MISTAKES:
+        assert mistake.how.endswith(".")
+        assert not {"|", "\n"} & set(mistake.how)  # they would break the table
+        for prefix in mistake.put_before:
+            assert any(name.startswith(prefix) for name in names), prefix
+
+
+def functions_in_place():
+    held = {(module.__name__, name): value for module in mistakes.MODULES for name, value in vars(module).items()}
+    return held | dict(vars(VAE)) | {"ACTIVATIONS": dict(layers.ACTIVATIONS), "NUMPY": backend.NUMPY}
+
+
+def test_patches_replace_something_and_are_undone():
+    before = functions_in_place()
+    for mistake in MISTAKES + PROBABILITY_MISTAKES:
+        with mistakes.patched(mistake.build()):
+            assert functions_in_place() != before, mistake.name
+        assert functions_in_place() == before, mistake.name
+
+
+def test_patches_are_undone_after_an_error():
+    before = functions_in_place()
+    with pytest.raises(ZeroDivisionError), mistakes.patched(MISTAKES[0].build()):
+        raise ZeroDivisionError
+    assert functions_in_place() == before
+
+
+def test_the_kill_matrix_is_up_to_date(gradient, probability, alarms):
+    """Where it is not: python tests/mistakes.py > tests/kill_matrix.md"""
+    committed = Path(__file__).with_name("kill_matrix.md").read_text(encoding="utf-8")
+    assert mistakes.as_markdown(gradient, probability, alarms) == committed
