@@ -8,12 +8,13 @@ The map, in the order to read it (each file knows only those above it):
     gradcheck.py     complex step, directional, Taylor, adjoint and finite-difference checks, for your own layers too
     optim.py         optimisers over one flat parameter vector
     backend.py       the table of ops: NumPy to be read, Numba to be run
-    kernels/         the compiled twins, and the Ising simulation
+    kernels/         the compiled twins, one file for each of the files above, and the Ising simulation
     checks.py        what is refused at the boundary, and how it is said
     checkpoint.py    one file format for models and runs
     parameters.py    names and views in the flat parameter vector
     vae.py           the model: VAE.forward and VAE.backward as mirror images
     data/            ising.py, mnist.py, arrays.py (the user's own files)
+    parallel.py      a batch shared by several workers
     train.py         minibatches, schedules, the loop, the history
     evaluate.py      ELBO, importance-weighted log-likelihood, active units, bits per dimension
     subjects.py      what the proof covers: every op and the model, in every regime

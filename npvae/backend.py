@@ -21,6 +21,7 @@ class Ops(NamedTuple):
     bernoulli_nll_backward: Callable
     gaussian_nll_forward: Callable
     gaussian_nll_backward: Callable
+    binarize: Callable
     sgd_step: Callable
     momentum_step: Callable
     adagrad_step: Callable
@@ -37,6 +38,7 @@ NUMPY = Ops(
     bernoulli_nll_backward=likelihood.bernoulli_nll_backward,
     gaussian_nll_forward=likelihood.gaussian_nll_forward,
     gaussian_nll_backward=likelihood.gaussian_nll_backward,
+    binarize=likelihood.binarize,
     sgd_step=optim.sgd_step,
     momentum_step=optim.momentum_step,
     adagrad_step=optim.adagrad_step,

@@ -8,8 +8,6 @@ atomically: a reader finds the old one or the new one, whatever happens in betwe
 import hashlib
 import json
 import os
-import tempfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -31,13 +29,17 @@ def read(path):
     FileNotFoundError if there is none; ValueError, naming the file, if it is damaged, foreign or of a newer schema.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        metadata = json.loads(arrays.pop("metadata").tobytes())
-        schema, expected = metadata["schema"], metadata["sha256"]
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise ValueError(f"{path}: not an npvae checkpoint, or damaged ({type(error).__name__}: {error})") from None
+    with path.open("rb") as file:
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            metadata = json.loads(arrays.pop("metadata").tobytes())
+            schema, expected = metadata["schema"], metadata["sha256"]
+        except MemoryError:
+            raise
+        except Exception as error:  # damaged bytes raise a dozen kinds of exception in zipfile, zlib, json and NumPy
+            got = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ValueError(f"{path}: not an npvae checkpoint, or damaged ({got})") from None
     if schema != SCHEMA:
         raise ValueError(f"{path}: checkpoint of schema {schema!r}; this version of npvae reads schema {SCHEMA}")
     if digest(arrays) != expected:
@@ -58,13 +60,13 @@ def digest(arrays):
 def replace_file(path, write_to):
     """Let `write_to(file)` fill a temporary file beside `path`, then move it there in one step."""
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             write_to(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise

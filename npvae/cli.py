@@ -20,11 +20,11 @@ def main(argv=None):
         return fail("interrupted", 130)
     except MemoryError:
         return fail("not enough memory for this size of data and model")
-    except (ValueError, OSError, FloatingPointError) as error:
-        return fail(" ".join(str(error).split()))
-    except BrokenPipeError:
+    except BrokenPipeError:  # the reader of our output has left: nothing to say, and nobody to say it to
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except (ValueError, OSError, FloatingPointError) as error:
+        return fail(" ".join(str(error).split()))
 
 
 def fail(message, status=1):
@@ -50,20 +50,25 @@ def integer(minimum):
     return parse
 
 
-def positive(text):
-    """An argparse type: finite numbers above 0."""
+def number(text, low, word):
+    """A finite number that is `word` ("above" or "at least") `low`, for argparse."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number above 0; got {text!r}")
+    if not low <= value < math.inf or (word == "above" and value == low):
+        raise argparse.ArgumentTypeError(f"must be a number {word} {low}; got {text!r}")
     return value
 
 
+def positive(text):
+    """An argparse type."""
+    return number(text, 0, "above")
+
+
 def not_negative(text):
-    """An argparse type: finite numbers of at least 0."""
-    return 0.0 if text.strip() in ("0", "0.0") else positive(text)
+    """An argparse type."""
+    return number(text, 0, "at least")
 
 
 def build_parser():

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from npvae import checks
 from npvae.latent import gaussian_kl_forward
 from npvae.train import progress_bar
 
@@ -32,6 +33,7 @@ def elbo(model, x, rng=None, n_samples=1):
     The lectures' central equation; Kingma & Welling 2013, equation 3.
     """
     x, rng = model.check_data(x), np.random.default_rng(rng)
+    n_samples = checks.integer("n_samples", n_samples, 1)
     nll = np.zeros((n_samples, len(x)))
     kl = np.empty(len(x))
     for rows in _slices(len(x), ROWS_PER_PASS):
@@ -52,7 +54,7 @@ def log_likelihood(model, x, n_samples=100, rng=None, progress=False):
     For S = n_samples = 1 it is the ELBO in expectation, and it grows with S towards log p(x).
     """
     x, rng = model.check_data(x), np.random.default_rng(rng)
-    n_samples = int(n_samples)
+    n_samples = checks.integer("n_samples", n_samples, 1)
     out = np.empty(len(x))
     rows_per_pass = max(1, min(len(x), ROWS_PER_PASS // min(n_samples, 100)))
     samples_per_pass = max(1, ROWS_PER_PASS // rows_per_pass)

@@ -17,7 +17,7 @@ import numpy as np
 def affine_forward(x, W, b):
     """Affine map pre = x W + b, in components pre_bj = Σ_i x_bi W_ij + b_j.
 
-    x (B, n_in), W (n_in, n_out), b (n_out,) -> pre (B, n_out). Hjorth-Jensen 2024, feed-forward networks, where W_ij leads
+    x (B, n_in), W (n_in, n_out), b (n_out,) -> pre (B, n_out). Lectures (2024), "Weights and biases", where W_ij leads
     from unit i to unit j.
 
     The chain rule over every pre_bj that an input reaches gives
@@ -69,7 +69,7 @@ def relu_backward(dh, cache):
 
 
 def tanh_forward(pre):
-    """Hyperbolic tangent h = tanh(pre), any shape.
+    """Hyperbolic tangent h = tanh(pre), any shape. LeCun et al. 1998, "Efficient BackProp", section 4.4.
 
     With tanh = sinh/cosh, the quotient rule gives h' = (cosh² − sinh²)/cosh², that is
     (TANH)  h' = 1 − h².
@@ -94,7 +94,7 @@ def sigmoid_and_complement(x):
 
 
 def sigmoid_forward(pre):
-    """Logistic sigmoid h = σ(pre) = 1/(1 + e^−pre), any shape.
+    """Logistic sigmoid h = σ(pre) = 1/(1 + e^−pre), any shape. Rumelhart, Hinton & Williams 1986, equation 2.
 
     h' = e^−pre/(1 + e^−pre)², that is
     (SIGMOID)  h' = σ(pre) σ(−pre), where σ(−pre) = 1 − h is kept, since 1 − h is 0 from pre = 37 on.

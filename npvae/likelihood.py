@@ -61,6 +61,15 @@ def bernoulli_mean(logits):
     return sigmoid_and_complement(logits)[0]
 
 
+def binarize(grey, index, noise, scale, dtype):
+    """Draw zeros and ones with grey levels as probabilities, P(x = 1) = scale · grey, to 2⁻¹⁶.
+
+    grey (n, D) of any type with scale · grey in [0, 1]; index (B,) of the rows to draw; noise (B, D) uniform 16-bit integers
+    -> x (B, D) of dtype. Drawn afresh for every minibatch this is dynamic binarisation, Salakhutdinov & Murray 2008.
+    """
+    return (noise < grey[index] * np.float32(scale * 2**16)).astype(dtype)
+
+
 def accumulator(values):
     """The dtype that sums of `values` run in: float64, or complex128 for the complex step."""
     return np.result_type(values.dtype, np.float64)

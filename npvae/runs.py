@@ -89,6 +89,7 @@ def save_progress(folder, model, state):
         "step": state.step,
         "seconds": state.seconds,
         "skipped": state.skipped,
+        "skipped_in_a_row": state.skipped_in_a_row,
         "history": state.history.rows,
     }
     checkpoint.write(folder / "checkpoint.npz", arrays, {"model": model.config, "training": training})
@@ -107,7 +108,7 @@ def load_progress(folder):
         training = metadata["training"]
         optimizer = {"t": training["optimizer_steps"]}
         optimizer |= {name.removeprefix("optimizer."): value for name, value in arrays.items() if name != "theta"}
-        counts = {name: training[name] for name in ("epoch", "step", "seconds", "skipped")}
+        counts = {name: training[name] for name in ("epoch", "step", "seconds", "skipped", "skipped_in_a_row")}
         state = TrainingState(optimizer, **counts, history=History(training["history"]))
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: holds a model but no training state ({error!r})") from None

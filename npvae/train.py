@@ -8,7 +8,6 @@ Grey images under the Bernoulli likelihood are binarised afresh for every miniba
 of its grey level. That is "dynamic binarisation", which the published numbers use (Burda et al. 2016).
 """
 
-import os
 import sys
 import time
 from dataclasses import dataclass, field
@@ -20,15 +19,17 @@ from tqdm import tqdm
 
 from npvae import checks, optim
 from npvae.data.arrays import as_rows, grey_scale
+from npvae.parallel import Workers, workers_for
+from npvae.vae import VAE, Terms
 
 # The streams of random numbers that one seed gives.
 PERMUTATION, STEP, VALIDATION, FULL_BATCH = range(4)
 MAX_SKIPPED_IN_A_ROW = 3
 
 
-def generator(seed, stream, counter):
-    """The generator of one epoch or step: a pure function of its arguments."""
-    return np.random.default_rng([seed, stream, counter])
+def generator(seed, stream, *counters):
+    """The generator of one epoch, or of one shard of a step: a pure function of its arguments."""
+    return np.random.default_rng([seed, stream, *counters])
 
 
 class Rows(NamedTuple):
@@ -37,7 +38,7 @@ class Rows(NamedTuple):
     x: np.ndarray  # (n, D) bool, uint8 or float
     scale: float  # 1/255 for grey levels
     binarize: bool  # draw ones with the probability of the grey level
-    dtype: np.dtype
+    model: VAE  # whose dtype and back end a batch is made for
 
     @classmethod
     def of(cls, model, x, name, binarize=True):
@@ -48,15 +49,17 @@ class Rows(NamedTuple):
         scale = grey_scale(x)
         if model.likelihood == "bernoulli" and scale == 1:
             checks.unit_interval(name, x)
-        return cls(x, scale, binarize and model.likelihood == "bernoulli" and not is_binary(x), model.dtype)
+        return cls(x, scale, binarize and model.likelihood == "bernoulli" and not is_binary(x), model)
 
     def batch(self, index, rng):
-        """Rows `index` as model input (B, D), binarised with numbers from rng if they are grey."""
-        x = self.x[index].astype(self.dtype)  # (n, D) -> (B, D)
-        if self.scale != 1:
-            x *= self.dtype.type(self.scale)
+        """Rows `index` (B,) as model input (B, D), binarised with numbers from rng if they are grey."""
+        dtype = self.model.dtype
         if self.binarize:
-            x = (rng.random(x.shape, np.float32) < x).astype(self.dtype)
+            noise = rng.integers(0, 2**16, (len(index), self.x.shape[1]), np.uint16)
+            return self.model.ops.binarize(self.x, index, noise, self.scale, dtype)
+        x = self.x[index].astype(dtype)  # (n, D) -> (B, D)
+        if self.scale != 1:
+            x *= dtype.type(self.scale)
         return x
 
 
@@ -68,7 +71,8 @@ def is_binary(x):
 def model_input(model, x, rng=None, name="x"):
     """All of x (n, D) as the model sees it, (n, D) of its dtype: grey levels scaled to 0–1 and, under the Bernoulli likelihood,
     one draw of zeros and ones with those probabilities. rng is a Generator or a seed; ValueError, with `name`, for bad x."""
-    return Rows.of(model, x, name).batch(slice(None), np.random.default_rng(rng))
+    rows = Rows.of(model, x, name)
+    return rows.batch(np.arange(len(rows.x)), np.random.default_rng(rng))
 
 
 class History:
@@ -100,6 +104,7 @@ class TrainingState:
     step: int = 0  # minibatches done
     seconds: float = 0.0
     skipped: int = 0  # steps left out because loss or gradient were not finite
+    skipped_in_a_row: int = 0
     history: History = field(default_factory=History)
 
 
@@ -115,7 +120,8 @@ def fit(model, x_train, x_val=None, *, epochs=10, batch_size=128, optimizer=None
     n_samples        S, samples of z per datum and step
     binarize         draw grey pixels afresh per minibatch (Bernoulli likelihood); False trains on the grey levels themselves
     seed             of row order, noise and binarisation; the initial weights have the model's own
-    workers          threads of the matrix products; by default one for small models, the cores available for others
+    workers          threads that share each batch; by default one for small models, the cores available for others.
+                     The same seed and workers give the same bits; other workers draw other noise
     progress         a bar with loss, nll and kl in nats and the speed, on a terminal; a line per epoch
     on_epoch         called with the TrainingState after each epoch
     resume           the TrainingState to go on from, with the model as it was then
@@ -133,12 +139,13 @@ def fit(model, x_train, x_val=None, *, epochs=10, batch_size=128, optimizer=None
     val = None if x_val is None else Rows.of(model, x_val, "x_val", binarize)
     state = TrainingState(optim.initial_state(optimizer, model.theta)) if resume is None else resume
     n = len(train.x)
-    limits = threadpool_limits(threads_for(model, batch_size) if workers is None else workers, user_api="blas")
-    with limits, progress_bar(progress, total=epochs * n, initial=state.epoch * n) as bar:
+    n_workers = workers_for(model, batch_size) if workers is None else workers
+    bar = progress_bar(progress, total=epochs * n, initial=state.epoch * n)
+    with bar, Workers(n_workers) as workers:
         while state.epoch < epochs:
             started = time.perf_counter()
             bar.set_description(f"epoch {state.epoch + 1}/{epochs}")
-            mean_terms = _train_epoch(model, optimizer, train, batch_size, n_samples, beta, seed, state, bar)
+            mean_terms = _train_epoch(model, optimizer, train, batch_size, n_samples, beta, seed, state, workers, bar)
             state.epoch += 1
             seconds = time.perf_counter() - started
             state.seconds += seconds
@@ -154,17 +161,6 @@ def fit(model, x_train, x_val=None, *, epochs=10, batch_size=128, optimizer=None
     return state.history
 
 
-def threads_for(model, batch_size):
-    """How many threads the products of one step are worth: below some 5e7 multiplications, waking a second one costs more
-    than it saves, and on a busy machine many times more."""
-    return 1 if model.theta.size * batch_size < 5e7 else cores_available()
-
-
-def cores_available():
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
 def _check_training(model, optimizer, n_samples, beta, seed):
     """What fit and fit_lbfgs ask of their common arguments."""
     checks.integer("n_samples", n_samples, 1)
@@ -178,47 +174,61 @@ def _check_training(model, optimizer, n_samples, beta, seed):
         raise ValueError(f"a model to be trained must have dtype float32 or float64; got {model.dtype}")
 
 
-def _train_epoch(model, optimizer, train, batch_size, n_samples, beta, seed, state, bar):
+def _train_epoch(model, optimizer, train, batch_size, n_samples, beta, seed, state, workers, bar):
     """One pass over the rows; returns the means of loss, nll and kl over them."""
     n = len(train.x)
     order = generator(seed, PERMUTATION, state.epoch).permutation(n)
-    grad = np.empty_like(model.theta)
+    grad = np.empty((workers.n, model.theta.size), model.dtype)  # one gradient per shard
+    update = workers.sliced(getattr(model.ops, optimizer.op))
     sums, n_summed = np.zeros(3), 0
-    skipped_in_a_row = 0
     for start in range(0, n, batch_size):
-        rng = generator(seed, STEP, state.step)
-        x = train.batch(order[start : start + batch_size], rng)  # (B, D)
-        eps = rng.standard_normal((n_samples, len(x), model.n_latent), model.dtype)  # (S, B, L)
-        terms, culprits = _train_step(model, optimizer, x, eps, optim.at_step(beta, state.step), grad, state)
+        rows, step = order[start : start + batch_size], state.step
+        beta_now = optim.at_step(beta, step)
+        n_shards, terms, culprits = batch_gradient(model, train, rows, beta_now, n_samples, (seed, STEP, step), grad, workers)
         state.step += 1
         if culprits:
             state.skipped += 1
-            skipped_in_a_row += 1
-            if skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
+            state.skipped_in_a_row += 1
+            if state.skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
                 raise FloatingPointError(
                     f"{MAX_SKIPPED_IN_A_ROW} steps in a row were not finite (step {state.step}: {', '.join(culprits)}); "
                     "a lower learning rate may help"
                 )
         else:
-            skipped_in_a_row = 0
-            sums += np.multiply(terms[:3], len(x))  # weighted by rows: exact when the last batch is short
-            n_summed += len(x)
-        bar.set_postfix_str(f"loss {terms.loss:.2f} nll {terms.nll:.2f} kl {terms.kl:.2f} nats", refresh=False)
-        bar.update(len(x))
+            optimizer.step(model.theta, grad[:n_shards], state.optimizer, update)
+            state.skipped_in_a_row = 0
+            sums += np.multiply(terms[:3], len(rows))  # weighted by rows: exact when the last batch is short
+            n_summed += len(rows)
+        if not bar.disable:
+            bar.set_postfix_str(f"loss {terms.loss:.2f} nll {terms.nll:.2f} kl {terms.kl:.2f} nats", refresh=False)
+            bar.update(len(rows))
     return sums / n_summed if n_summed else np.full(3, np.nan)
 
 
-def _train_step(model, optimizer, x, eps, beta, grad, state):
-    """Forward, backward, update: the terms, and the names of what was not finite (then nothing is updated)."""
-    with np.errstate(over="ignore", invalid="ignore"):  # checked for below
-        terms, cache = model.forward(x, eps, beta, check=False)
-        grads = model.backward(cache, out=grad)
-        culprits = [] if np.isfinite(terms.loss) else ["loss"]
-        if not np.isfinite(np.dot(grad, grad)):  # one pass; optimisers square the gradient, so its square must be finite too
-            culprits += [f"gradient of {name}" for name, value in grads.items() if not np.isfinite(np.vdot(value, value))]
-    if not culprits:
-        optimizer.step(model.theta, grad, state.optimizer, getattr(model.ops, optimizer.op))
-    return terms, culprits
+def batch_gradient(model, train, rows, beta, n_samples, stream, grad, workers):
+    """Loss and gradient of the minibatch `rows`, a shard per worker, each with noise of its own.
+
+    stream: what `generator` makes the shards' noise of, with the shard's number. grad (workers, P): row i gets shard i's share
+    of the gradient. Returns the number of shards, the Terms of the batch, and the names of what was not finite.
+    """
+
+    def share(number):
+        rng = generator(*stream, number)
+        x = train.batch(shards[number], rng)  # (B, D) of this shard
+        eps = rng.standard_normal((n_samples, len(x), model.n_latent), model.dtype)  # (S, B, L)
+        with np.errstate(over="ignore", invalid="ignore"):  # checked for here
+            terms, cache = model.forward(x, eps, beta, check=False, batch_size=len(rows))
+            grads = model.backward(cache, out=grad[number])
+            culprits = [] if np.isfinite(terms.loss) else ["loss"]
+            if not np.isfinite(np.dot(grad[number], grad[number])):  # optimisers square it, so its square must be finite
+                culprits += [f"gradient of {name}" for name, g in grads.items() if not np.isfinite(np.vdot(g, g))]
+        return terms, culprits
+
+    shards = workers.shards(rows)
+    shares = workers.map(share, range(len(shards)))
+    terms = Terms(*(sum(values) for values in zip(*(terms for terms, _ in shares))))
+    culprits = dict.fromkeys(name for _, names in shares for name in names)  # each once, in order
+    return len(shards), terms, list(culprits)
 
 
 def validate(model, rows, beta=1.0, batch_size=128, seed=0):
@@ -227,7 +237,7 @@ def validate(model, rows, beta=1.0, batch_size=128, seed=0):
     sums = np.zeros(3)
     for i, start in enumerate(range(0, len(rows.x), batch_size)):
         rng = generator(seed, VALIDATION, i)
-        x = rows.batch(slice(start, start + batch_size), rng)  # (B, D)
+        x = rows.batch(np.arange(start, min(start + batch_size, len(rows.x))), rng)  # (B, D)
         eps = rng.standard_normal((len(x), model.n_latent), model.dtype)
         terms, _ = model.forward(x, eps, beta, check=False)
         sums += np.multiply(terms[:3], len(x))
@@ -246,7 +256,7 @@ def fit_lbfgs(model, x_train, x_val=None, *, iterations=200, n_samples=1, beta=1
     train = Rows.of(model, x_train, "x_train", binarize)
     val = None if x_val is None else Rows.of(model, x_val, "x_val", binarize)
     rng = generator(seed, FULL_BATCH, 0)
-    x = train.batch(slice(None), rng)  # (n, D)
+    x = train.batch(np.arange(len(train.x)), rng)  # (n, D)
     eps = rng.standard_normal((n_samples, len(x), model.n_latent), model.dtype)  # (S, n, L)
     state = TrainingState(optimizer={})
     started = time.perf_counter()
@@ -269,7 +279,8 @@ def fit_lbfgs(model, x_train, x_val=None, *, iterations=200, n_samples=1, beta=1
         bar.set_postfix_str(epoch_line(state.history.rows[-1], iterations))
         bar.update()
 
-    with progress_bar(progress, total=iterations, unit=" iterations", unit_scale=False) as bar:
+    bar = progress_bar(progress, total=iterations, unit=" iterations", unit_scale=False)
+    with bar, threadpool_limits(workers_for(model, len(x)), user_api="blas"):
         model.theta = optim.lbfgs(loss_and_grad, model.theta, iterations, callback=on_iteration).x
     return state.history
 

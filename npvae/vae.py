@@ -95,13 +95,14 @@ class VAE:
 
     # ---------------------------------------------------------------------------------------------- forward, backward
 
-    def forward(self, x, eps, beta=1.0, check=True):
+    def forward(self, x, eps, beta=1.0, check=True, batch_size=None):
         """Loss of a batch: mean over the batch of nll + beta kl.
 
         x (B, D); eps (B, L) standard normal noise, or (S, B, L) for S samples per datum, over which nll is averaged;
         beta the weight of the KL (Higgins et al. 2017; 1 gives −ELBO). Returns Terms and the cache for `backward`, which
         refers to x, eps and theta: call backward before they change. check=False skips the validation of x and eps, for
-        arrays of the model's dtype that were checked before.
+        arrays of the model's dtype that were checked before. Where x is one shard of a batch of `batch_size` rows, terms and
+        gradients are the shard's shares: over the shards they add up to those of the batch.
         """
         if check:
             x, eps = self.check_data(x), self.check_noise(eps, len(x))
@@ -112,11 +113,13 @@ class VAE:
         output = output.reshape(*eps.shape[:-1], self.n_features)  # -> (S, B, D)
         nll, nll_cache = self.nll_forward(output, x)  # (S, B, D), (B, D) -> (S, B)
 
-        mean_nll = nll.mean()
-        mean_kl = kl.sum(dtype=accumulator(kl)) / len(x)
+        n_rows = len(x) if batch_size is None else batch_size
+        n_samples = nll.size // len(x)
+        mean_nll = nll.sum() / (n_rows * n_samples)
+        mean_kl = kl.sum(dtype=accumulator(kl)) / n_rows
         loss = mean_nll + beta * mean_kl
-        dnll = np.full(nll.shape, 1 / nll.size)  # 1/B (and 1/S) enters the gradient here and nowhere else
-        dkl = np.full(kl.shape, beta / len(x), self.dtype)
+        dnll = np.full(nll.shape, 1 / (n_rows * n_samples))  # 1/B and 1/S enter the gradient here, beta/B on the next line
+        dkl = np.full(kl.shape, beta / n_rows, self.dtype)
         terms = Terms(loss.item(), mean_nll.item(), mean_kl.item(), int(n_clipped))
         return terms, Cache(encoder_cache, latent_cache, decoder_cache, nll_cache, dnll, dkl)
 

@@ -190,3 +190,24 @@ def test_a_checkpoint_that_is_no_model_is_refused(tmp_path, arrays, metadata, me
     with pytest.raises(ValueError, match=message) as error:
         npvae.VAE.load(tmp_path / "a.npz")
     assert "a.npz" in str(error.value)
+
+
+def test_any_flipped_bit_is_harmless_or_a_value_error_that_names_the_file(tmp_path):
+    path = tmp_path / "run.npz"
+    checkpoint.write(path, {"theta": np.arange(6.0)}, {"epoch": 1})
+    whole = path.read_bytes()
+    refused, harmless = 0, 0
+    for offset in range(len(whole)):
+        flipped = bytearray(whole)
+        flipped[offset] ^= 1 << offset % 8
+        path.write_bytes(flipped)
+        try:
+            arrays, metadata = checkpoint.read(path)
+        except ValueError as error:
+            refused += "run.npz" in str(error)
+        else:
+            np.testing.assert_array_equal(arrays["theta"], np.arange(6.0))
+            assert metadata["epoch"] == 1
+            harmless += 1
+    assert refused + harmless == len(whole)
+    assert refused > harmless

@@ -151,6 +151,10 @@ def test_every_option_reaches_the_model_or_the_training(monkeypatch):
     assert options == {
         "epochs": 4, "batch_size": 11, "optimizer": npvae.Adam(0.02), "beta": 0, "seed": 6, "workers": 2, "resume": None,
     }  # fmt: skip
+    assert json.loads(Path("new/config.json").read_text())["arguments"] == {
+        "data": "ising", "data_dir": None, "epochs": 4, "batch_size": 11, "latent": 3, "hidden": [7, 5], "activation": "silu",
+        "likelihood": "gaussian", "sigma": 0.3, "learning_rate": 0.02, "beta": 0, "seed": 6, "workers": 2,
+    }  # fmt: skip
     assert cli.main(["train", "--out", "linear", "--hidden"]) == 0
     assert seen[1][0]["hidden"] == []
 
@@ -328,6 +332,24 @@ def test_data_dir_is_where_the_data_are_and_may_move(capsys):
     assert "bits.npy" in error_of(capsys, "evaluate", "runs/bits")
 
 
+def test_own_rows_are_split_once_and_keep_their_labels():
+    rows = np.arange(40.0)
+    np.savez("rows.npz", x=np.tile(rows[:, None], 2), labels=rows)
+    dataset = data.load("rows.npz")
+    np.testing.assert_array_equal(dataset.labels_val, dataset.x_val[:, 0])
+    assert len(dataset.x_val) == 4
+    np.testing.assert_array_equal(np.sort(np.concatenate([dataset.x_train, dataset.x_val])[:, 0]), rows)
+    np.testing.assert_array_equal(data.load("rows.npz").x_val, dataset.x_val)
+
+
+@pytest.mark.parametrize(
+    ("shape", "image_shape"), [((9,), (3, 3)), ((2, 3), (2, 3)), ((1,), None), ((8,), None), ((2, 2, 2), None)]
+)
+def test_own_rows_are_images_where_they_came_as_such_or_are_square(shape, image_shape):
+    np.save("rows.npy", np.zeros((5, *shape)))
+    assert data.load("rows.npy").image_shape == image_shape
+
+
 BAD = [
     (["train", "--data", "nothing"], "data must be ising, mnist or the path"),
     (["train", "--data", "nothing.npy"], "nothing.npy"),
@@ -447,3 +469,30 @@ def test_python_m_npvae_is_the_command():
     result = subprocess.run([sys.executable, "-m", "npvae", "evaluate", "nothing"], capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert result.stderr.startswith("npvae: error: nothing is not a run folder")
+
+
+def test_output_that_nobody_reads_is_no_error(run):
+    command = [sys.executable, "-u", "-m", "npvae", "evaluate", "run", "--samples", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
+
+
+def test_own_data_may_move(capsys):
+    np.save("bits.npy", np.eye(12, dtype=bool))
+    assert cli.main(["train", *SMALL, "--data", "bits.npy", "--out", "run"]) == 0
+    Path("moved").mkdir()
+    os.rename("bits.npy", "moved/bits.npy")
+    assert cli.main(["evaluate", "run", "--samples", "2", "--data-dir", "moved"]) == 0
+
+
+def test_beta_zero_in_any_spelling():
+    for text in ("0", "0.00", "0e0"):
+        assert cli.build_parser().parse_args(["train", "--beta", text]).beta == 0
+
+
+def test_files_have_the_usual_permissions(run):
+    Path("usual").touch()
+    for path in run.glob("*.*"):
+        assert path.stat().st_mode == Path("usual").stat().st_mode, path

@@ -85,6 +85,14 @@ def test_elbo_of_the_exact_posterior_is_log_p():
     assert bound.elbo == -bound.nll - bound.kl
 
 
+def test_the_kl_of_the_elbo_has_no_noise():
+    model, x, _ = linear_gaussian()
+    model.parameters["likelihood.W"][:] = 0  # then p(x|z) has none either
+    bounds = [evaluate.elbo(model, x, seed, 3) for seed in (0, 1)]
+    assert bounds[0].elbo == pytest.approx(bounds[1].elbo, rel=1e-14)
+    assert bounds[0].standard_error == pytest.approx(0, abs=1e-12)
+
+
 @pytest.mark.parametrize("n_samples", [2, 10])
 def test_standard_error_of_the_elbo_is_the_spread_over_seeds(n_samples):
     model, x = small_model(2)
@@ -167,7 +175,16 @@ def test_same_seed_same_numbers_and_float32_close_to_float64():
     model, x = small_model(2)
     a, b = (evaluate.log_likelihood(model, x, 50, 1) for _ in range(2))
     np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(evaluate.log_likelihood(model, x.tolist(), 50, 1), a)
     assert not np.array_equal(a, evaluate.log_likelihood(model, x, 50, 2))
     assert evaluate.elbo(model, x, 1, 3) == evaluate.elbo(model, x, np.random.default_rng(1), 3)
     assert evaluate.elbo(model, x, 1, 3) != evaluate.elbo(model, x, 2, 3)
     np.testing.assert_allclose(evaluate.log_likelihood(model.copy(dtype="float32"), x, 50, 1), a, rtol=1e-5)
+
+
+@pytest.mark.parametrize("n_samples", [0, -1, 2.7])
+def test_numbers_of_samples_that_cannot_be_are_refused(n_samples):
+    model, x = small_model(2)
+    for estimate in (evaluate.elbo, evaluate.log_likelihood):
+        with pytest.raises(ValueError, match="n_samples must be an integer of at least 1"):
+            estimate(model, x, rng=0, n_samples=n_samples)

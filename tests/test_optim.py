@@ -9,7 +9,7 @@ import pytest
 
 from npvae import optim
 from npvae.backend import load_ops
-from npvae.kernels.optim import adam_step as compiled_adam_step
+from npvae.kernels import optim as kernels
 from npvae.optim import SGD, AdaGrad, Adam, Momentum, RMSProp
 
 # each optimiser, its hyperparameters away from their defaults, and its scalar twin
@@ -21,8 +21,14 @@ TWINS = [
     (Adam, {"learning_rate": 0.03, "beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3}, naive.adam),
 ]
 OPTIMIZERS = [optimizer for optimizer, _, _ in TWINS]
-# Without Numba's compiler (NUMBA_DISABLE_JIT=1) the kernel is already the Python function.
-ADAM_KERNELS = {"compiled": compiled_adam_step, "python": getattr(compiled_adam_step, "py_func", compiled_adam_step)}
+
+
+def python_adam_step(theta, grad, *arguments):
+    """The kernel's loops, not compiled."""
+    kernels._adam_blocks(theta, grad.reshape(-1, theta.size), *arguments)
+
+
+ADAM_KERNELS = {"compiled": kernels.adam_step, "python": python_adam_step}
 
 dtypes = pytest.mark.parametrize("dtype", ["float64", "float32"])
 optimizers = pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -95,14 +101,15 @@ def test_first_adam_step_has_the_size_of_the_learning_rate():
 
 
 @dtypes
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.3, 0.4)])
 @pytest.mark.parametrize("kernel", ADAM_KERNELS)
-def test_adam_kernel_equals_numpy(kernel, dtype):
+def test_adam_kernel_equals_numpy(kernel, betas, dtype):
     """theta and both moments, entry by entry."""
     theta, grads = problem(101, dtype, steps=25)
     arrays = [theta, np.zeros_like(theta), np.zeros_like(theta)]  # theta, m, v
     twins = [array.copy() for array in arrays]
     for t, grad in enumerate(grads, start=1):
-        hyperparameters = (t, 1e-2, 0.9, 0.999, 1e-8)
+        hyperparameters = (t, 1e-2, *betas, 1e-8)
         optim.adam_step(arrays[0], grad, *arrays[1:], *hyperparameters)
         ADAM_KERNELS[kernel](twins[0], grad, *twins[1:], *hyperparameters)
     for array, twin in zip(arrays, twins):
@@ -170,6 +177,20 @@ def test_an_optimizer_is_immutable(optimizer):
         optimizer().learning_rate = 1.0
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "published"),
+    [
+        (SGD, {"learning_rate": 1e-2}),
+        (Momentum, {"learning_rate": 1e-2, "momentum": 0.9}),
+        (AdaGrad, {"learning_rate": 1e-2, "epsilon": 1e-8}),
+        (RMSProp, {"learning_rate": 1e-3, "decay": 0.9, "epsilon": 1e-8}),
+        (Adam, {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}),
+    ],
+)
+def test_the_defaults_are_the_usual_ones(optimizer, published):
+    assert dataclasses.asdict(optimizer()) == published
+
+
 @optimizers
 def test_the_op_named_by_an_optimizer_is_in_both_tables(optimizer):
     assert getattr(load_ops("numpy"), optimizer.op) is getattr(optim, optimizer.op)
@@ -223,6 +244,16 @@ def test_lbfgs_uses_the_memory_it_is_given():
     assert iterations[0] > iterations[1]
 
 
+def test_lbfgs_hands_scipy_its_options(monkeypatch):
+    """The evaluations are capped at 20 per iteration: scipy's own cap of 15000 would end a long run silently."""
+    calls = []
+    monkeypatch.setattr("scipy.optimize.minimize", lambda *args, options, **rest: calls.append(options))
+    optim.lbfgs(rosenbrock, np.zeros(2))
+    optim.lbfgs(rosenbrock, np.zeros(2), max_iterations=3, memory=4)
+    assert calls[0] == {"maxiter": 200, "maxcor": 10, "maxfun": 4000}
+    assert calls[1] == {"maxiter": 3, "maxcor": 4, "maxfun": 60}
+
+
 # ---- schedules ----
 
 
@@ -259,6 +290,20 @@ def test_at_step_takes_a_number_or_a_callable():
     assert type(optim.at_step(np.float32(0.5), 0)) is float  # a NumPy scalar would decide the dtype of the update
 
 
+@pytest.mark.parametrize("value", [-0.5, -1e-300, math.inf, math.nan])
+def test_a_schedule_that_gives_no_learning_rate_is_refused_at_its_step(value):
+    theta, grads = problem(3, steps=2)
+    with pytest.raises(ValueError, match=rf"finite numbers of at least 0; got {value!r} at step 1$"):
+        run(SGD(lambda step: [0.1, value][step]), theta, grads)
+
+
+def test_a_schedule_may_give_zero():
+    theta, grads = problem(3)
+    before = theta.copy()
+    run(SGD(lambda step: 0), theta, grads)
+    np.testing.assert_array_equal(theta, before)
+
+
 # ---- refusals ----
 
 
@@ -274,8 +319,23 @@ BAD = [
 
 @pytest.mark.parametrize(("optimizer", "field", "value"), BAD)
 def test_bad_hyperparameter_is_refused_by_name(optimizer, field, value):
-    with pytest.raises(ValueError, match=rf"^{optimizer.__name__}: {field} must be .*got {value!r}$"):
+    needs = "a positive number" if field in ("learning_rate", "epsilon") else r"a number in \[0, 1\)"
+    with pytest.raises(ValueError, match=rf"^{optimizer.__name__}: {field} must be {needs}, got {value!r}$"):
         optimizer(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "field"), [(o, f.name) for o in OPTIMIZERS for f in dataclasses.fields(o) if f.name != "learning_rate"]
+)
+def test_only_the_learning_rate_may_be_a_schedule(optimizer, field):
+    with pytest.raises(ValueError, match=f"{field} must be"):
+        optimizer(**{field: lambda step: 0.5})
+
+
+@pytest.mark.parametrize(("optimizer", "field", "value"), [case for case in BAD if case[1] != "learning_rate"])
+def test_bad_hyperparameter_is_refused_beside_a_schedule(optimizer, field, value):
+    with pytest.raises(ValueError, match=f"{field} must be"):
+        optimizer(**{"learning_rate": lambda step: 0.1, field: value})
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,10 @@ def load(data="ising", data_dir=None, progress=False):
         description = f"MNIST digits, {len(digits.x_train):,} to train on, {len(digits.x_test):,} test images to validate on"
         return Dataset(description, digits.x_train, digits.x_test, digits.y_test, "digit", (28, 28))
     if Path(data).suffix in (".npy", ".npz"):
-        return _own(Path(data if data_dir is None else Path(data_dir) / data))
+        path = Path(data)
+        if data_dir is not None:
+            path = Path(data_dir) / (path.name if path.is_absolute() else path)
+        return _own(path)
     raise ValueError(f"data must be {', '.join(NAMES)} or the path of a .npy or .npz file; got {data!r}")
 
 

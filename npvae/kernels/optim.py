@@ -4,18 +4,36 @@ import numpy as np
 
 from npvae.kernels.compile import jit
 
+BLOCK = 2048  # parameters at a time: the summed gradient of a block stays in the fastest cache
 
-def _adam_step(theta, grad, m, v, t, learning_rate, beta1, beta2, epsilon):
-    """`npvae.optim.adam_step` in one pass over memory."""
+
+def adam_step(theta, grad, m, v, t, learning_rate, beta1, beta2, epsilon):
+    """`npvae.optim.adam_step`, the sum over the gradient's shards included, in one pass over memory."""
+    grad = grad.reshape(-1, theta.size)  # (shards, P)
+    _adam_step(theta, grad, m, v, t, learning_rate, beta1, beta2, epsilon)
+
+
+def _adam_blocks(theta, grad, m, v, t, learning_rate, beta1, beta2, epsilon):
     real = theta.dtype.type  # constants of theta's own type: one float64 among them would promote the whole loop
-    decay1, decay2, epsilon = real(beta1), real(beta2), real(epsilon)
+    decay1, decay2 = real(beta1), real(beta2)
     rest1, rest2 = real(1 - beta1), real(1 - beta2)
-    step_size = real(learning_rate / (1 - beta1**t))
-    root_correction = real((1 - beta2**t) ** 0.5)
-    for i in range(theta.size):
-        m[i] = decay1 * m[i] + rest1 * grad[i]
-        v[i] = decay2 * v[i] + rest2 * (grad[i] * grad[i])
-        theta[i] -= step_size * m[i] / (np.sqrt(v[i]) / root_correction + epsilon)
+    # η m̂/(√v̂ + ε) with numerator and denominator times c = √(1 − β2ᵗ), which saves a division per parameter
+    correction = (1 - beta2**t) ** 0.5
+    step_size, epsilon = real(learning_rate * correction / (1 - beta1**t)), real(epsilon * correction)
+    block = np.empty(BLOCK, theta.dtype)
+    for start in range(0, theta.size, BLOCK):
+        part = slice(start, min(start + BLOCK, theta.size))
+        # views that are indexed from 0: LLVM vectorises only where it knows that an index cannot be negative
+        theta_, m_, v_, g = theta[part], m[part], v[part], block[: part.stop - start]
+        g[:] = grad[0, part]
+        for shard in range(1, len(grad)):
+            share = grad[shard, part]
+            for i in range(g.size):
+                g[i] += share[i]
+        for i in range(g.size):
+            m_[i] = decay1 * m_[i] + rest1 * g[i]
+            v_[i] = decay2 * v_[i] + rest2 * (g[i] * g[i])
+            theta_[i] -= step_size * m_[i] / (np.sqrt(v_[i]) + epsilon)
 
 
-adam_step = jit(_adam_step)
+_adam_step = jit(_adam_blocks)

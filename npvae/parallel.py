@@ -1,0 +1,70 @@
+"""Data-parallel work: a batch is cut into one shard of rows per worker, and each shard's gradient is computed by itself.
+
+A gradient is a mean over rows, so the shards' shares (see `batch_size` in `VAE.forward`) add up to the gradient of the batch,
+whoever computes them: the same seam along which a batch could be split across machines. Workers are threads: BLAS and the
+kernels release Python's lock. BLAS itself is held to one thread per worker, because two pools of threads on the same cores
+wait for each other. The sum over shards has a fixed order, so results depend on the number of workers (by rounding, and by the
+shards' own noise) but never on scheduling.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+WORTHWHILE = 1e7  # multiplications per worker and step, below which waking another worker costs more than it saves
+
+
+class Workers:
+    """`n` workers; `with Workers(n) as workers:` holds BLAS to one thread each until the block ends."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def __enter__(self):
+        self.limits = threadpool_limits(1, user_api="blas")
+        self.pool = ThreadPoolExecutor(self.n - 1) if self.n > 1 else None
+        return self
+
+    def __exit__(self, *error):
+        if self.pool is not None:
+            self.pool.shutdown()
+        self.limits.restore_original_limits()
+
+    def map(self, function, items):
+        """[function(item) for item in items], the first by the calling thread and the others by the pool."""
+        first, *others = items
+        futures = [self.pool.submit(function, item) for item in others]
+        return [function(first), *(future.result() for future in futures)]
+
+    def shards(self, rows):
+        """An array cut into one piece per worker (fewer if there are not as many rows), in order."""
+        if self.n == 1:
+            return [rows]
+        return [shard for shard in np.array_split(rows, self.n) if len(shard)]
+
+    def sliced(self, op):
+        """An optimiser's op that works on slices of the parameters at once: op(theta, grad, ...) with grad (shards, P)."""
+        if self.n == 1:
+            return op
+
+        def update(theta, grad, *arguments):
+            def on_slice(part):
+                op(theta[part], grad[:, part], *(a[part] if isinstance(a, np.ndarray) else a for a in arguments))
+
+            edges = np.linspace(0, theta.size, self.n + 1).astype(int)
+            self.map(on_slice, [slice(start, stop) for start, stop in pairwise(edges)])
+
+        return update
+
+
+def workers_for(model, batch_size):
+    """How many workers a step of this model is worth: one for small models, at most the cores available."""
+    return int(max(1, min(cores_available(), model.theta.size * batch_size // WORTHWHILE)))
+
+
+def cores_available():
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

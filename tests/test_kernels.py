@@ -1,0 +1,108 @@
+"""Each compiled composite equals its NumPy twin, in float64 to 1e-13 and in float32 to 2e-6 of the largest value."""
+
+import numpy as np
+import pytest
+
+from npvae import layers
+from npvae.backend import NUMPY, load_ops
+from npvae.kernels import NUMBA
+
+DTYPES = {"float64": 1e-13, "float32": 2e-6}
+
+
+def assert_twins(ours, theirs, dtype):
+    """The same shapes, dtypes and values."""
+    for a, b in zip(ours, theirs, strict=True):
+        assert np.asarray(a).dtype == np.asarray(b).dtype
+        assert np.shape(a) == np.shape(b)
+        np.testing.assert_allclose(a, b, rtol=0, atol=DTYPES[dtype] * np.abs(b).max())
+
+
+def normal(*shape, dtype, seed=0, scale=1.0):
+    return (scale * np.random.default_rng(seed).standard_normal(shape)).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", layers.ACTIVATIONS)
+@pytest.mark.parametrize(("B", "n_in", "n_out"), [(1, 3, 5), (7, 5, 1), (33, 70, 129)])
+def test_dense(B, n_in, n_out, activation, dtype):
+    x, W, b = normal(B, n_in, dtype=dtype), normal(n_in, n_out, dtype=dtype, scale=0.3), normal(n_out, dtype=dtype)
+    b[0] = 25.0  # saturated
+    h, cache = NUMBA.dense_forward(x, W, b, activation)
+    h_numpy, cache_numpy = NUMPY.dense_forward(x, W, b, activation)
+    assert_twins([h], [h_numpy], dtype)
+    dh = normal(B, n_out, dtype=dtype, seed=1)
+    assert_twins(NUMBA.dense_backward(dh, cache), NUMPY.dense_backward(dh, cache_numpy), dtype)
+    dW, db = np.full_like(W, np.nan), np.full_like(b, np.nan)
+    dx, returned_dW, returned_db = NUMBA.dense_backward(dh, cache, dW, db, need_dx=False)
+    assert dx is None
+    assert returned_dW is dW
+    assert returned_db is db
+    assert_twins([dW, db], NUMPY.dense_backward(dh, cache_numpy)[1:], dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(4, 3), (1, 1, 2), (5, 7, 3)])
+def test_latent(shape, dtype):
+    B, L = shape[-2:]
+    posterior, eps = normal(B, 2 * L, dtype=dtype), normal(*shape, dtype=dtype, seed=1)
+    posterior[0, L:] = [-40, 19, 30][:L]
+    (z, kl, n), cache = NUMBA.latent_forward(posterior, eps)
+    (z_numpy, kl_numpy, n_numpy), cache_numpy = NUMPY.latent_forward(posterior, eps)
+    assert n == n_numpy > 0
+    assert_twins([z], [z_numpy], dtype)
+    np.testing.assert_allclose(kl, kl_numpy, rtol=10 * DTYPES[dtype])
+    dz, dkl = normal(*shape, dtype=dtype, seed=2), normal(B, L, dtype=dtype, seed=3)
+    assert_twins([NUMBA.latent_backward(dz, dkl, cache)], [NUMPY.latent_backward(dz, dkl, cache_numpy)], dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 1), (5, 63), (3, 5, 17)])
+def test_bernoulli_nll(shape, dtype):
+    logits, x = normal(*shape, dtype=dtype, scale=10), np.random.default_rng(1).random(shape[-2:]).astype(dtype)
+    x.flat[0] = 1
+    nll, cache = NUMBA.bernoulli_nll_forward(logits, x)
+    nll_numpy, cache_numpy = NUMPY.bernoulli_nll_forward(logits, x)
+    assert nll.dtype == nll_numpy.dtype == np.float64
+    np.testing.assert_allclose(nll, nll_numpy, rtol=DTYPES[dtype])
+    dnll = normal(*shape[:-1], dtype=np.float64, seed=2)
+    ours, theirs = NUMBA.bernoulli_nll_backward(dnll, cache), NUMPY.bernoulli_nll_backward(dnll, cache_numpy)
+    assert_twins([ours], [theirs], dtype)
+
+
+@pytest.mark.parametrize("op", ["bernoulli_nll_forward", "dense_forward", "latent_forward"])
+def test_nan_propagates(op):
+    a = np.full((2, 4), np.nan)
+    if op == "dense_forward":
+        for activation in layers.ACTIVATIONS:
+            assert np.isnan(NUMBA.dense_forward(a, np.ones((4, 3)), np.ones(3), activation)[0]).all()
+    elif op == "latent_forward":
+        z, kl, _ = NUMBA.latent_forward(a, np.ones((2, 2)))[0]
+        assert np.isnan(z).all()
+        assert np.isnan(kl).all()
+    else:
+        assert np.isnan(NUMBA.bernoulli_nll_forward(a, np.ones((2, 4)))[0]).all()
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_binarisation_draws_each_grey_level_with_its_probability(dtype, backend):
+    grey = np.arange(256, dtype=np.uint8) if dtype == np.uint8 else np.linspace(0, 1, 256, dtype=np.float32)
+    scale = 1 / 255 if grey.dtype == np.uint8 else 1.0
+    table = np.tile(grey, (3, 1))
+    noise = np.tile(np.arange(2**16, dtype=np.uint16)[:, None], (1, 256))  # every value once: the probability itself
+    x = load_ops(backend).binarize(table, np.arange(2**16) % 3, noise, scale, np.dtype(np.float32))
+    assert x.dtype == np.float32
+    assert set(np.unique(x)) == {0, 1}
+    p = x.mean(axis=0, dtype=np.float64)
+    np.testing.assert_allclose(p, grey * scale, atol=2**-16)
+    assert p[0] == 0
+    assert p[-1] == 1
+
+
+def test_binarisation_takes_the_rows_asked_for():
+    table = np.array([[0, 255], [255, 0], [255, 255]], np.uint8)
+    noise = np.full((2, 2), 1000, np.uint16)
+    for ops in (NUMPY, NUMBA):
+        x = ops.binarize(table, np.array([1, 0]), noise, 1 / 255, np.dtype(np.float64))
+        np.testing.assert_array_equal(x, [[1, 0], [0, 1]])

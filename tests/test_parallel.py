@@ -1,0 +1,109 @@
+"""Data-parallel work: shards add up to the batch, whoever computes them and in whatever order."""
+
+import threading
+
+import numpy as np
+import pytest
+
+import npvae
+from npvae import optim
+from npvae.parallel import Workers, cores_available, workers_for
+
+OPTIMIZERS = (optim.SGD(), optim.Momentum(), optim.AdaGrad(), optim.RMSProp(), optim.Adam())
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("cuts", [(3,), (1, 4), (2, 3, 6)])
+def test_the_shards_shares_add_up_to_the_batch(backend, cuts):
+    rng = np.random.default_rng(0)
+    model = npvae.VAE(9, 3, (6, 5), "tanh", backend=backend, dtype="float64")
+    x, eps = rng.random((7, 9)), rng.standard_normal((2, 7, 3))
+    terms, cache = model.forward(x, eps, 0.5)
+    whole = np.empty_like(model.theta)
+    model.backward(cache, out=whole)
+    shares = np.zeros((len(cuts) + 1, model.theta.size))
+    parts = []
+    for out, rows in zip(shares, np.split(np.arange(7), cuts)):
+        part, cache = model.forward(x[rows], eps[:, rows], 0.5, batch_size=7)
+        model.backward(cache, out=out)
+        parts.append(part)
+    np.testing.assert_allclose(np.sum(parts, axis=0), terms, rtol=1e-13)
+    np.testing.assert_allclose(shares.sum(axis=0), whole, rtol=0, atol=1e-14 * np.abs(whole).max())
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_same_seed_and_workers_same_bits(n):
+    x = (np.random.default_rng(0).random((90, 16)) < 0.3).astype(np.float32)
+    runs = []
+    for _ in range(3):
+        model = npvae.VAE(16, 2, (8,))
+        history = npvae.fit(model, x, x[:20], epochs=2, batch_size=32, workers=n, progress=False)
+        runs.append((model.theta, history["train_loss"]))
+    for theta, losses in runs[1:]:
+        np.testing.assert_array_equal(theta, runs[0][0])
+        np.testing.assert_array_equal(losses, runs[0][1])
+
+
+def test_each_shard_draws_noise_of_its_own_and_every_row_is_used_once():
+    seen = []
+
+    class Recorder(npvae.VAE):
+        def forward(self, x, eps, *args, **options):
+            seen.append((x.copy(), eps.copy(), options["batch_size"]))
+            return super().forward(x, eps, *args, **options)
+
+    x = np.arange(50 * 16, dtype=np.float32).reshape(50, 16)
+    npvae.fit(Recorder(16, 2, (), likelihood="gaussian"), x, epochs=1, batch_size=20, workers=3,
+              optimizer=npvae.SGD(1e-12), progress=False)  # fmt: skip
+    assert sorted(len(rows) for rows, _, _ in seen) == [3, 3, 4, 6, 6, 7, 7, 7, 7]
+    assert sorted(np.concatenate([rows[:, 0] / 16 for rows, _, _ in seen])) == list(range(50))
+    assert {size for _, _, size in seen} == {20, 10}
+    assert len({eps[0, 0].tobytes() for _, eps, _ in seen}) == len(seen)
+
+
+def test_fewer_rows_than_workers_make_fewer_shards():
+    with Workers(4) as workers:
+        assert [list(shard) for shard in workers.shards(np.arange(2))] == [[0], [1]]
+        assert [len(shard) for shard in workers.shards(np.arange(9))] == [3, 2, 2, 2]
+    model = npvae.VAE(16, 2, ())
+    npvae.fit(model, np.eye(16, dtype=bool)[:3], epochs=1, workers=4, progress=False)
+    assert np.isfinite(model.theta).all()
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda optimizer: type(optimizer).__name__)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_updates_sum_the_shards_and_work_slice_by_slice(optimizer, dtype, backend):
+    rng = np.random.default_rng(0)
+    op = getattr(npvae.backend.load_ops(backend), optimizer.op)
+    theta = rng.standard_normal(5001).astype(dtype)
+    shares = rng.standard_normal((4, 3, 5001)).astype(dtype)
+    expected, state = theta.copy(), optim.initial_state(optimizer, theta)
+    for grad in shares:
+        optimizer.step(expected, grad.sum(axis=0), state)
+    sliced, slices = theta.copy(), optim.initial_state(optimizer, theta)
+    with Workers(3) as workers:
+        for grad in shares:
+            optimizer.step(sliced, grad, slices, workers.sliced(op))
+    tolerance = 1e-13 if dtype == np.float64 else 2e-6
+    np.testing.assert_allclose(sliced, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+    assert slices["t"] == 4
+
+
+def test_map_keeps_the_order_and_passes_errors_on():
+    with Workers(3) as workers:
+        assert workers.map(lambda i: (i, threading.get_ident()), range(3))[0] == (0, threading.get_ident())
+        assert [i for i, _ in workers.map(lambda i: (i, None), range(3))] == [0, 1, 2]
+        assert len({ident for ident in workers.map(lambda i: threading.get_ident(), range(3))}) >= 2
+
+        def fail(i):
+            if i == 2:
+                raise ValueError("of the third")
+
+        with pytest.raises(ValueError, match="of the third"):
+            workers.map(fail, range(3))
+
+
+def test_small_models_use_one_worker_and_large_ones_all_cores():
+    assert workers_for(npvae.VAE(64, 2, (64,)), 32) == 1
+    assert workers_for(npvae.VAE(784, 20, (400,)), 128) == cores_available()
