@@ -15,7 +15,8 @@ The map, in the order to read it (each file knows only those above it):
     vae.py           the model: VAE.forward and VAE.backward as mirror images
     data/            ising.py, mnist.py, arrays.py (the user's own files)
     parallel.py      a batch shared by several workers
-    train.py         minibatches, schedules, the loop, the history
+    batches.py       minibatches, binarisation, and the random numbers of a run
+    train.py         schedules, the loop, the history
     evaluate.py      ELBO, importance-weighted log-likelihood, active units, bits per dimension
     subjects.py      what the proof covers: every op and the model, in every regime
     proofs.py        the subjects put before the checks
@@ -30,8 +31,9 @@ The map, in the order to read it (each file knows only those above it):
 """
 
 from npvae import checkpoint, data, evaluate, gradcheck, latent, layers, likelihood, optim
+from npvae.batches import model_input
 from npvae.optim import SGD, AdaGrad, Adam, Momentum, RMSProp
-from npvae.train import History, fit, fit_lbfgs, model_input
+from npvae.train import History, fit, fit_lbfgs
 from npvae.vae import VAE, Terms
 
 __version__ = "0.1.0"

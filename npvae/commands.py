@@ -25,8 +25,9 @@ DEFAULTS = {
 def train(args):
     """`npvae train`."""
     from npvae import data
+    from npvae.batches import Rows
     from npvae.optim import Adam
-    from npvae.train import Rows, fit
+    from npvae.train import fit
     from npvae.vae import VAE
 
     arguments = _resumed_arguments(args) if args.resume else _new_arguments(args)
@@ -195,8 +196,8 @@ def gradcheck(args):
 def run_subject(run_folder):
     """The model of a run in float64, with validation rows and noise, as a subject of the proof."""
     from npvae import data
+    from npvae.batches import model_input
     from npvae.subjects import ModelCase
-    from npvae.train import model_input
 
     arguments = runs.read_config(run_folder)["arguments"]
     model, _ = runs.load_progress(run_folder)

@@ -15,7 +15,8 @@ import numpy as np
 import threadpoolctl
 
 from npvae import checkpoint, evaluate, plots
-from npvae.train import History, TrainingState, model_input
+from npvae.batches import model_input
+from npvae.train import History, TrainingState
 from npvae.vae import VAE
 
 N_RECONSTRUCTIONS, N_SAMPLES = 12, 64

@@ -1,78 +1,23 @@
-"""Training: minibatches, schedules, the loop, the history.
+"""Training: schedules, the loop, the history.
 
-Everything random is a pure function of the seed and a counter: the order of rows of (seed, epoch), the noise and the
-binarisation of (seed, step). What a step draws does not depend on what was drawn before, so a run can stop after any epoch
-and go on to the same result.
-
-Grey images under the Bernoulli likelihood are binarised afresh for every minibatch: each pixel is a one with the probability
-of its grey level. That is "dynamic binarisation", which the published numbers use (Burda et al. 2016).
+What is random is a pure function of the seed and of counters (see `npvae.batches`), so a run can stop after any epoch and go on
+to the same result.
 """
 
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from npvae import checks, optim
-from npvae.data.arrays import as_rows, grey_scale
+from npvae.batches import FULL_BATCH, PERMUTATION, STEP, VALIDATION, Rows, generator
 from npvae.parallel import Workers, workers_for
-from npvae.vae import VAE, Terms
+from npvae.vae import Terms
 
-# The streams of random numbers that one seed gives.
-PERMUTATION, STEP, VALIDATION, FULL_BATCH = range(4)
 MAX_SKIPPED_IN_A_ROW = 3
-
-
-def generator(seed, stream, *counters):
-    """The generator of one epoch, or of one shard of a step: a pure function of its arguments."""
-    return np.random.default_rng([seed, stream, *counters])
-
-
-class Rows(NamedTuple):
-    """Data as it lies in memory, checked once, and how a minibatch of model input is made of it."""
-
-    x: np.ndarray  # (n, D) bool, uint8 or float
-    scale: float  # 1/255 for grey levels
-    binarize: bool  # draw ones with the probability of the grey level
-    model: VAE  # whose dtype and back end a batch is made for
-
-    @classmethod
-    def of(cls, model, x, name, binarize=True):
-        """Check x (n, D) for `model`; ValueError names it. uint8 grey levels 0–255 stay bytes and mean 0–1."""
-        x = as_rows(x, name)
-        if x.shape[1] != model.n_features:
-            raise ValueError(f"{name} must have {model.n_features} columns, the model's n_features; got shape {x.shape}")
-        scale = grey_scale(x)
-        if model.likelihood == "bernoulli" and scale == 1:
-            checks.unit_interval(name, x)
-        return cls(x, scale, binarize and model.likelihood == "bernoulli" and not is_binary(x), model)
-
-    def batch(self, index, rng):
-        """Rows `index` (B,) as model input (B, D), binarised with numbers from rng if they are grey."""
-        dtype = self.model.dtype
-        if self.binarize:
-            noise = rng.integers(0, 2**16, (len(index), self.x.shape[1]), np.uint16)
-            return self.model.ops.binarize(self.x, index, noise, self.scale, dtype)
-        x = self.x[index].astype(dtype)  # (n, D) -> (B, D)
-        if self.scale != 1:
-            x *= dtype.type(self.scale)
-        return x
-
-
-def is_binary(x):
-    """Whether an array holds nothing but zeros and ones (chunk by chunk, so that no large mask is made)."""
-    return x.dtype == bool or all(((rows == 0) | (rows == 1)).all() for rows in np.array_split(x, len(x) // 1000 + 1))
-
-
-def model_input(model, x, rng=None, name="x"):
-    """All of x (n, D) as the model sees it, (n, D) of its dtype: grey levels scaled to 0–1 and, under the Bernoulli likelihood,
-    one draw of zeros and ones with those probabilities. rng is a Generator or a seed; ValueError, with `name`, for bad x."""
-    rows = Rows.of(model, x, name)
-    return rows.batch(np.arange(len(rows.x)), np.random.default_rng(rng))
 
 
 class History:

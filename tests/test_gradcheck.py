@@ -1,5 +1,6 @@
 """The judge is judged: right gradients pass, wrong ones fail at the right entry, and functions it cannot judge are refused."""
 
+import inspect
 import json
 import math
 import warnings
@@ -322,6 +323,25 @@ def test_the_taylor_order_has_to_be_1_9(power, passes):
     report = taylor_test(lambda x: (x + np.abs(x) ** power).sum(), np.zeros(1), np.ones(1), assert_passed=False)
     assert report.rows[0].details["order"] == pytest.approx(power, abs=0.02)
     assert report.passed is passes
+
+
+def test_an_error_at_its_threshold_passes():
+    assert gradcheck.Row("x", (), 1e-12, 1e-12).passed
+    assert not gradcheck.Row("x", (), np.nextafter(1e-12, 1), 1e-12).passed
+
+
+def test_steps_and_defaults_are_those_documented():
+    assert (gradcheck.STEP, gradcheck.FD_STEP, gradcheck.GUARD_STEP) == (1e-20, 1e-5, 1e-6)
+    defaults = {
+        check_pair: {"wrt": None, "seed": 0},
+        directional_check: {"n_directions": 5, "seed": 0},
+        taylor_test: {"seed": 0},
+        adjoint_test: {"dtype": np.float64, "seed": 0},
+        fd_check: {"kinks": None},
+    }
+    for check, expected in defaults.items():
+        found = {p.name: p.default for p in inspect.signature(check).parameters.values() if p.default is not p.empty}
+        assert found == {**expected, "assert_passed": True}
 
 
 # Purity

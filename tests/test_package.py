@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # Each file may import only files above it.
 ORDER = ["layers", "latent", "likelihood", "gradcheck", "checks", "checkpoint", "optim", "parameters", "backend", "kernels",
-         "vae", "data", "parallel", "train", "evaluate", "subjects", "proofs", "plots", "runs", "commands", "cli"]  # fmt: skip
+         "vae", "data", "batches", "parallel", "train", "evaluate", "subjects", "proofs", "plots", "runs", "commands",
+         "cli"]  # fmt: skip
 
 
 def imported(path):

@@ -7,7 +7,7 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import npvae
-from npvae import train
+from npvae import batches, train
 from npvae.optim import SGD, AdaGrad, Adam, Momentum, RMSProp
 from npvae.parallel import Workers
 
@@ -212,9 +212,9 @@ def test_grey_images_are_binarised_afresh_with_the_grey_level_as_probability():
 
 def test_one_grey_pixel_in_the_last_of_many_rows_is_found():
     x = np.zeros((2500, 3), np.float32)
-    assert train.is_binary(x)
+    assert batches.is_binary(x)
     x[-1, -1] = 0.5
-    assert not train.is_binary(x)
+    assert not batches.is_binary(x)
 
 
 def test_bytes_are_grey_levels_and_other_types_are_values():
