@@ -1,5 +1,6 @@
 """The judge is judged: right gradients pass, wrong ones fail at the right entry, and functions it cannot judge are refused."""
 
+import dataclasses
 import inspect
 import json
 import math
@@ -82,7 +83,35 @@ def test_right_gradients_pass_for_arrays_and_dicts(check):
 
 def test_directional_check_reports_each_tensor_and_all_jointly():
     theta = network_theta()
-    assert [row.name for row in directional_check(network, theta, network_grad(theta)).rows] == ["W", "b", "jointly"]
+    rows = directional_check(network, theta, network_grad(theta)).rows
+    assert [row.name for row in rows] == ["W", "b", "jointly"]
+    assert [row.shape for row in rows] == [(3, 5), (5,), (20,)]
+    assert [row.index for row in rows] == [None] * 3  # no entry is blamed
+
+
+def test_a_zero_gradient_is_right_to_the_last_bit():
+    zeros = np.zeros(3)
+    assert directional_check(lambda x: 0 * x.sum(), zeros, zeros).error == 0
+    assert check_pair(lambda x: (0 * x, None), lambda dout, cache: 0 * dout, zeros).error == 0
+    assert fd_check(lambda x: 0 * x.sum(), zeros, zeros).error == 0
+
+
+def test_a_passing_row_is_one_line():
+    x = np.array([0.5, 2.0])
+    text = str(directional_check(cubic, x, cubic_grad(x)))
+    assert text.startswith("directional_check: passed, theta (2,), error ")
+    assert text.endswith(" <= 1e-13")
+    assert str(taylor_test(cubic, x, cubic_grad(x))).endswith("<= 1e-01, order 2.00, with gradient x 1.01 1.00")
+
+
+def test_the_complex_step_does_not_move_the_real_part():
+    """At the kink of max(x, 0), written with the slope 1 there."""
+
+    def f(x):
+        return np.where(x.real >= 0, x, 0).sum()
+
+    assert complex_step_grad(f, np.zeros(3)).tolist() == [1, 1, 1]
+    assert directional_check(f, np.zeros(3), np.ones(3)).passed
 
 
 def test_the_taylor_test_observes_order_2_and_its_control_order_1():
@@ -101,6 +130,28 @@ def test_the_taylor_test_of_a_quadratic_and_of_a_linear_function():
     assert "f is linear along v" in str(report)
     assert report.rows[0].details["control_order"] == pytest.approx(1, abs=0.02)
     assert not taylor_test(lambda x: (a * x).sum(), x, 1.001 * a, assert_passed=False).passed
+
+
+def test_the_steps_of_the_taylor_test():
+    """Half decades from 1e-2 to 1e-8, and eight tiny ones that show the rounding."""
+    visited = []
+
+    def f(theta):
+        visited.append(theta.item())
+        return theta.sum()
+
+    taylor_test(f, np.zeros(1), np.ones(1))
+    steps = sorted(np.abs(visited) / abs(np.random.default_rng(0).standard_normal()), reverse=True)
+    decades = [10 ** (-k / 2) for k in range(4, 17)]
+    tiny = [k * 1e-13 for k in range(8, 0, -1)]
+    np.testing.assert_allclose(steps, [*decades, *tiny, 0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("power", [2.5, 4])
+def test_an_order_above_2_is_no_error(power):
+    row = taylor_test(lambda x: (x + np.abs(x) ** power).sum(), np.zeros(1), np.ones(1)).rows[0]
+    assert row.details["order"] == pytest.approx(power, abs=0.02)
+    assert row.error == 0
 
 
 def test_the_large_steps_of_the_taylor_test_may_leave_the_domain():
@@ -155,8 +206,15 @@ def test_wrt_by_name_and_by_position_and_gradients_of_none():
     assert [row.name for row in report.rows] == ["W", "b"]
     kl = likelihood.gaussian_nll_forward, likelihood.gaussian_nll_backward, normal(4, 3), normal(4, 3, seed=2), 0.3
     assert check_pair(*kl, wrt="mean").passed
+    with pytest.raises(ValueError, match=r"2 gradients for mu: say which by wrt"):
+        check_pair(*pair, *args, wrt="mu")
     with pytest.raises(ValueError, match="no gradient to check"):
         check_pair(layers.relu_forward, lambda dh, cache: None, normal(3))
+
+
+def test_only_floating_point_outputs_have_an_upstream_gradient():
+    report = check_pair(lambda x: ((x * x, x.real > 0, 3), x), lambda dout, x: 2 * dout * x, normal(4))
+    assert report.passed
 
 
 def test_argument_names_of_a_forward_that_takes_any_number():
@@ -344,6 +402,12 @@ def test_steps_and_defaults_are_those_documented():
         assert found == {**expected, "assert_passed": True}
 
 
+@pytest.mark.parametrize("record", [gradcheck.Row("x", (), 0.0, 1e-12), gradcheck.Report("check", [])])
+def test_a_result_is_immutable(record):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        record.passed = True
+
+
 # Purity
 
 
@@ -408,6 +472,16 @@ def test_an_impure_backward_fails_even_where_its_gradient_is_right(backward, tex
     assert text in report.as_dict()["problems"]
 
 
+@pytest.mark.parametrize("shapes", [[(2, 3), (3, 2)], [(3, 2), (2, 3)]])
+def test_a_second_gradient_of_another_shape_fails(shapes):
+    def backward(dh, cache):
+        cache["calls"] += 1
+        return (2 * dh * cache["x"]).reshape(shapes[cache["calls"] - 1])
+
+    report = check_pair(square_forward, backward, normal(*shapes[0]), assert_passed=False)
+    assert "a second backward from the same cache gives other bits" in report.problems
+
+
 # What the complex step cannot judge
 
 
@@ -457,6 +531,22 @@ def test_a_complex_warning_is_explained_even_where_the_user_ignores_warnings():
 def test_a_function_without_a_complex_version_is_explained():
     with pytest.raises(ComplexStepError, match=r"does not run on complex numbers: .*floor"):
         complex_step_grad(lambda x: (x - np.floor(x)).sum(), normal(4))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+@pytest.mark.parametrize(("lost", "refused"), [(2e-4, False), (4e-4, True)])
+def test_a_lost_part_is_seen_from_3e_4_of_the_slope_on(lost, refused, scale):
+    """Whatever the scale of f. Less is left to the check itself, which has no such tolerance."""
+
+    def f(x):
+        return scale * (x + lost * x.real).sum()
+
+    x = 1e-3 * normal(4)
+    if refused:
+        with pytest.raises(ComplexStepError, match="loses imaginary parts"):
+            complex_step_grad(f, x)
+    else:
+        np.testing.assert_allclose(complex_step_grad(f, x), scale, rtol=1e-14)
 
 
 def test_sound_functions_are_not_refused_for_rounding_or_opposite_kinks():
@@ -566,6 +656,28 @@ def test_a_kink_outside_the_step_is_not_left_out(kinks):
     report = fd_check(rectified, x, rectified_grad(x), kinks)
     assert report.rows[0].details == {"left_out": 0, "kink_distance": kinks and 1.1e-5}
     assert ("nearest kink at 1.1e-05" in str(report)) == (kinks is not None)
+
+
+@pytest.mark.parametrize("kinks", [None, lambda x: x])
+def test_half_of_the_entries_may_be_at_kinks(kinks):
+    x = np.array([0.7, 0.0])
+    assert fd_check(rectified, x, rectified_grad(x), kinks).rows[0].details["left_out"] == 1
+
+
+def test_kinks_are_found_in_a_function_of_small_values_and_not_in_the_rounding_of_large_ones():
+    x = np.array([0.7, -0.4, 0.0, 1.2])
+    report = fd_check(lambda x: 1e-6 * rectified(x), x, 1e-6 * rectified_grad(x))
+    assert report.rows[0].details["left_out"] == 1
+    x = normal(8)
+    assert fd_check(lambda x: cubic(x) + 1e4, x, cubic_grad(x)).rows[0].details["left_out"] == 0
+
+
+def test_the_note_of_fd_check():
+    x = np.array([0.7, 1e-6, -0.4])
+    both = "1 of 3 entries left out at kinks; nearest kink at 1.0e-06"
+    assert fd_check(rectified, x, rectified_grad(x), lambda x: x).rows[0].note == both
+    assert fd_check(rectified, x, rectified_grad(x)).rows[0].note == "1 of 3 entries left out at kinks"
+    assert fd_check(cubic, x, cubic_grad(x), lambda x: x - 2).rows[0].note == "nearest kink at 1.3e+00"
 
 
 @pytest.mark.parametrize("kinks", [None, lambda x: x])

@@ -33,6 +33,28 @@ def naive_energy(spins, size):
     return -sum(bonds) / size**2
 
 
+def naive_wolff(spins, size, p_add, n_clusters, n_samples, rng):
+    """One chain on a lattice of rows and columns, with the random numbers drawn in the kernel's order; spins is changed."""
+    samples, n_flipped = [], 0
+    for _ in range(n_samples):
+        for _ in range(n_clusters):
+            site = divmod(int(rng.random() * size**2), size)
+            old = spins[site]
+            waiting = [site]
+            spins[site] = -old
+            n_flipped += 1
+            while waiting:
+                i, j = waiting.pop()
+                for row, column in [(i, j - 1), (i, j + 1), (i - 1, j), (i + 1, j)]:
+                    site = row % size, column % size
+                    if spins[site] == old and rng.random() < p_add:
+                        waiting.append(site)
+                        spins[site] = -old
+                        n_flipped += 1
+        samples.append(spins.ravel().tolist())
+    return n_flipped, samples
+
+
 def standard_errors(series, exact):
     """Distance of the mean from `exact`, in standard errors that count the correlation of the samples."""
     error = series.std() * math.sqrt(2 * autocorrelation_time(series) / len(series))
@@ -204,6 +226,20 @@ def test_the_kernel_equals_its_uncompiled_self():
         assert runs[0] == runs[1]
 
 
+@pytest.mark.parametrize("size", [2, 3, 7])
+@pytest.mark.parametrize("p_add", [0.0, 0.4, 0.9, 1.0])
+def test_the_kernel_equals_its_naive_twin(size, p_add):
+    """Bit by bit, down to the number of random numbers drawn; 0 flips single spins, 1 the whole cluster of equal ones."""
+    start = np.random.default_rng(1).choice(np.array([-1, 1], np.int8), (size, size))
+    spins, samples = start.ravel().copy(), np.empty((15, size**2), np.int8)
+    rng, naive_rng = np.random.default_rng(2), np.random.default_rng(2)
+    n_flipped = wolff(spins, size, p_add, 4, samples, rng)
+    expected = naive_wolff(start, size, p_add, 4, 15, naive_rng)
+    assert (n_flipped, samples.tolist()) == expected
+    assert spins.tolist() == start.ravel().tolist()
+    assert rng.random() == naive_rng.random()
+
+
 def test_progress_shows_a_bar_on_a_terminal_only(monkeypatch, capsys):
     simulate(2.0, 3, size=4, progress=True)
     assert capsys.readouterr().err == ""
@@ -211,7 +247,7 @@ def test_progress_shows_a_bar_on_a_terminal_only(monkeypatch, capsys):
     simulate(2.0, 3, size=4, progress=False)
     assert capsys.readouterr().err == ""
     simulate(2.0, 3, size=4, progress=True)
-    assert "3/3" in capsys.readouterr().err
+    assert "Ising" in capsys.readouterr().err
 
 
 def test_the_import_loads_neither_numba_nor_scipy():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from npvae import layers
+from npvae.gradcheck import complex_step_grad
 
 ACTIVATIONS = list(layers.ACTIVATIONS)
 SIZES = [(1, 1, 1), (1, 5, 3), (7, 3, 5), (4, 1, 9)]  # B, n_in, n_out
@@ -157,6 +158,15 @@ def test_SILU_is_the_derivative():
 def test_every_activation_has_its_derivative(name):
     """Also those that join the table later, and the identity, which has no label."""
     assert_activation_gradient(name)
+
+
+@activations
+def test_forward_and_backward_agree_at_exactly_zero(name):
+    """Where the formulas branch: the complex step follows the branch that the forward takes there."""
+    forward, backward = layers.ACTIVATIONS[name]
+    pre = np.array([0.0, -0.0])
+    slope = complex_step_grad(lambda pre: forward(pre)[0].sum(), pre)
+    np.testing.assert_allclose(slope, backward(np.ones(2), forward(pre)[1]), rtol=1e-15)
 
 
 @activations

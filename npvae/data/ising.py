@@ -65,7 +65,7 @@ def simulate(temperatures, n_samples, size=32, seed=0, progress=False):
     chain_seeds = np.random.SeedSequence(seed).spawn(len(temperatures))
     start = 0
     hide = None if progress else True  # None: tqdm hides the bar unless stderr is a terminal
-    with tqdm(total=n, desc="Ising", unit="lattice", disable=hide) as bar:
+    with tqdm(total=n, desc="Ising", unit=" lattices", leave=False, disable=hide) as bar:
         for temperature, chain_seed in zip(temperatures.tolist(), chain_seeds):
             for lattices in _chain(temperature, n_samples, size, np.random.default_rng(chain_seed)):
                 stop = start + len(lattices)

@@ -1,0 +1,184 @@
+"""One full training step (binarisation, forward, backward, Adam) on real images: npvae against PyTorch, JAX and the floor.
+
+    python benchmarks/bench_step.py [--data-dir DIR] [--repeats N]
+
+First verifies, then times. All contenders start from the same weights and take 100 steps on the same binarised batches with the
+same noise; unless their losses agree to 1e-3 no time is printed. Then they run by turns, each drawing its own noise, and the
+median of the repeats is printed. The floor is the step's matrix products alone, in NumPy's BLAS on all cores, in the same run.
+A library that is not installed is a row that says so (pip install '.[bench]'). Compilation is timed apart.
+"""
+
+import argparse
+import time
+
+import numpy as np
+from common import interleaved, machine, print_machine, spread, write_json
+from peers import PEERS
+
+import npvae
+from npvae.batches import STEP, Rows
+from npvae.data import mnist
+from npvae.optim import Adam, initial_state
+from npvae.parallel import Workers, workers_for
+from npvae.train import batch_gradient
+
+SIZES = [  # D, hidden, L, batch
+    (64, (64,), 2, 32),
+    (784, (200,), 50, 100),
+    (784, (400,), 20, 128),
+    (784, (500,), 20, 100),
+    (784, (512,), 32, 512),
+    (784, (200, 200), 50, 20),
+]
+VERIFY_STEPS = 100
+
+
+class Npvae:
+    """npvae's own step, as `npvae.fit` takes it."""
+
+    def __init__(self, widths, theta, images, backend, batch_size):
+        self.model = npvae.VAE(widths[0], widths[-1], widths[1:-1], backend=backend)
+        for name, value in theta.items():
+            self.model.parameters[name][:] = value
+        self.rows = Rows.of(self.model, images, "images")
+        self.optimizer = Adam()
+        self.state = initial_state(self.optimizer, self.model.theta)
+        self.op = getattr(self.model.ops, self.optimizer.op)
+        self.n_workers = workers_for(self.model, batch_size)
+        self.count = 0
+
+    def run(self, batches):
+        """Steps on these batches, timed inside of the workers' block, as within an epoch."""
+        with Workers(self.n_workers) as workers:
+            grad = np.empty((workers.n, self.model.theta.size), np.float32)
+            update = workers.sliced(self.op)
+            started = time.perf_counter()
+            for rows in batches:
+                n, _, _ = batch_gradient(self.model, self.rows, rows, 1.0, 1, (0, STEP, self.count), grad, workers)
+                self.optimizer.step(self.model.theta, grad[:n], self.state, update)
+                self.count += 1
+            return time.perf_counter() - started
+
+    def step_with(self, x, eps):
+        terms, cache = self.model.forward(x, eps)
+        grad = np.empty_like(self.model.theta)
+        self.model.backward(cache, out=grad)
+        self.optimizer.step(self.model.theta, grad, self.state, self.op)
+        return terms.loss
+
+
+def run_peer(peer, batches):
+    started = time.perf_counter()
+    for rows in batches:
+        peer.step(rows)
+    peer.finish()
+    return time.perf_counter() - started
+
+
+def floor(widths, batch_size, n):
+    """Seconds of n times the step's products alone: x W, xᵀ dpre, and dpre Wᵀ except for the first layer."""
+    hidden, n_latent = widths[1:-1], widths[-1]
+    widths_in = [widths[0], *hidden, n_latent, *hidden[::-1]]
+    widths_out = [*hidden, 2 * n_latent, *hidden[::-1], widths[0]]
+    rng = np.random.default_rng(0)
+    normal = [[rng.standard_normal(shape, np.float32) for shape in ((batch_size, a), (a, b), (batch_size, b))]
+              for a, b in zip(widths_in, widths_out)]  # fmt: skip
+    started = time.perf_counter()
+    for _ in range(n):
+        for i, (x, W, dpre) in enumerate(normal):
+            np.matmul(x, W)
+            np.matmul(x.T, dpre)
+            if i:
+                np.matmul(dpre, W.T)
+    return time.perf_counter() - started
+
+
+def contenders(widths, theta, images, batch_size):
+    """name -> (object, run(batches) -> seconds), and name -> why a peer is missing."""
+    found, missing = {}, {}
+    for backend in ("numba", "numpy"):
+        ours = Npvae(widths, theta, images, backend, batch_size)
+        found[f"npvae {backend}"] = (ours, ours.run)
+    for kind in PEERS:
+        try:
+            peer = kind(widths, theta, images)
+        except ImportError as error:
+            missing[kind.name] = f"not installed ({error.name})"
+            continue
+        found[kind.name] = (peer, lambda batches, peer=peer: run_peer(peer, batches))
+    return found, missing
+
+
+def verify(found, images, batch_size, n_latent):
+    """The losses after 100 common steps; SystemExit if they disagree."""
+    rng = np.random.default_rng(1)
+    losses = {}
+    for _ in range(VERIFY_STEPS):
+        grey = images[rng.integers(0, len(images), batch_size)] / 255
+        x = (rng.random(grey.shape) < grey).astype(np.float32)
+        eps = rng.standard_normal((batch_size, n_latent), np.float32)
+        losses = {name: float(contender.step_with(x, eps)) for name, (contender, _) in found.items()}
+    reference = losses["npvae numpy"]
+    wrong = {name: loss for name, loss in losses.items() if not abs(loss - reference) <= 1e-3 * abs(reference)}
+    if wrong:
+        raise SystemExit(f"no times: after {VERIFY_STEPS} steps the loss is {reference}, but {wrong}")
+    return losses
+
+
+def bench(size, images, repeats):
+    """One row of the table as a dict."""
+    D, hidden, n_latent, batch_size = size
+    widths = (D, *hidden, n_latent)
+    start = 0 if images.shape[1] == D else (images.shape[1] - D) // 2
+    images = np.ascontiguousarray(images[:, start : start + D])
+    theta = {name: value.copy() for name, value in npvae.VAE(D, n_latent, hidden, backend="numpy").parameters.items()}
+    found, missing = contenders(widths, theta, images, batch_size)
+    losses = verify(found, images, batch_size, n_latent)
+    rng = np.random.default_rng(2)
+    n = max(20, min(400, 30_000_000 // (sum(v.size for v in theta.values()) * batch_size // 1000 + 1) // 100))
+
+    def batches(count):
+        return [rng.integers(0, len(images), batch_size) for _ in range(count)]
+
+    compile_seconds = {name: run(batches(3)) for name, (_, run) in found.items()}
+    runs = {name: lambda run=run: run(batches(n)) for name, (_, run) in found.items()}
+    runs["floor"] = lambda: floor(widths, batch_size, n)
+    seconds = interleaved(runs, repeats)
+    return {
+        "size": "-".join(map(str, widths)),
+        "batch": batch_size,
+        "steps": n,
+        "milliseconds": {name: spread([1e3 * s / n for s in values]) for name, values in seconds.items()},
+        "first_3_steps_seconds": compile_seconds,
+        "losses_after_100_steps": losses,
+        "missing": missing,
+    }
+
+
+def print_row(row):
+    print(f"{row['size']} @ {row['batch']}  ({row['steps']} steps, median and range of the repeats)")
+    ours = row["milliseconds"]["npvae numba"]["median"]
+    for name, ms in row["milliseconds"].items():
+        print(f"    {name:18}{ms['median']:9.3f} ms   {ms['min']:.3f} … {ms['max']:.3f}   {ms['median'] / ours:6.2f} ×")
+    for name, why in row["missing"].items():
+        print(f"    {name:18} {why}")
+    print(flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--data-dir", metavar="DIR", help="folder of the MNIST files (default: the cache, else a download)")
+    parser.add_argument("--repeats", type=int, default=9, metavar="N", help="interleaved runs of each contender (default: 9)")
+    args = parser.parse_args()
+    images = mnist.load(args.data_dir).x_train[:20000]
+    info = machine()
+    print_machine(info)
+    rows = []
+    for size in SIZES:
+        rows.append(bench(size, images, args.repeats))
+        print_row(rows[-1])
+    print(write_json("step", {"machine": info, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
