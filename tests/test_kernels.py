@@ -24,7 +24,7 @@ def normal(*shape, dtype, seed=0, scale=1.0):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("activation", layers.ACTIVATIONS)
-@pytest.mark.parametrize(("B", "n_in", "n_out"), [(1, 3, 5), (7, 5, 1), (33, 70, 129)])
+@pytest.mark.parametrize(("B", "n_in", "n_out"), [(1, 3, 5), (7, 5, 1), (9, 20, 33)])
 def test_dense(B, n_in, n_out, activation, dtype):
     x, W, b = normal(B, n_in, dtype=dtype), normal(n_in, n_out, dtype=dtype, scale=0.3), normal(n_out, dtype=dtype)
     b[0] = 25.0  # saturated
@@ -87,10 +87,10 @@ def test_nan_propagates(op):
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_binarisation_draws_each_grey_level_with_its_probability(dtype, backend):
-    grey = np.arange(256, dtype=np.uint8) if dtype == np.uint8 else np.linspace(0, 1, 256, dtype=np.float32)
+    grey = np.arange(0, 256, 17, dtype=np.uint8) if dtype == np.uint8 else np.linspace(0, 1, 16, dtype=np.float32)
     scale = 1 / 255 if grey.dtype == np.uint8 else 1.0
     table = np.tile(grey, (3, 1))
-    noise = np.tile(np.arange(2**16, dtype=np.uint16)[:, None], (1, 256))  # every value once: the probability itself
+    noise = np.tile(np.arange(2**16, dtype=np.uint16)[:, None], (1, 16))  # every value once: the probability itself
     x = load_ops(backend).binarize(table, np.arange(2**16) % 3, noise, scale, np.dtype(np.float32))
     assert x.dtype == np.float32
     assert set(np.unique(x)) == {0, 1}

@@ -171,6 +171,21 @@ def test_one_optimizer_serves_two_states(optimizer):
     np.testing.assert_array_equal(first, alone)
 
 
+@backends
+@dtypes
+@optimizers
+@pytest.mark.parametrize("size", [3, 5000])
+def test_a_gradient_may_come_in_shares_that_add_up(optimizer, size, dtype, backend):
+    """(shards, P) is the same as their sum (P,); as many shards as parameters among them, so that the axes are told apart."""
+    optimizer = optimizer()
+    op = getattr(load_ops(backend), optimizer.op)
+    theta, shares = problem(size, dtype, steps=3)
+    expected = theta.copy()
+    optimizer.step(theta, shares, optim.initial_state(optimizer, theta), op=op)
+    optimizer.step(expected, shares.sum(axis=0), optim.initial_state(optimizer, expected), op=op)
+    naive.assert_close(theta, expected, dtype)
+
+
 @optimizers
 def test_an_optimizer_is_immutable(optimizer):
     with pytest.raises(dataclasses.FrozenInstanceError):
