@@ -42,6 +42,28 @@ def test_dense(B, n_in, n_out, activation, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", layers.ACTIVATIONS)
+def test_dense_far_beyond_the_range_of_exp_and_at_zero(activation, dtype):
+    x, W, b = np.zeros((2, 1), dtype), np.zeros((1, 5), dtype), np.array([1e3, -1e3, 0, 30, -30], dtype)
+    h, cache = NUMBA.dense_forward(x, W, b, activation)
+    h_numpy, cache_numpy = NUMPY.dense_forward(x, W, b, activation)
+    np.testing.assert_allclose(h, h_numpy, rtol=DTYPES[dtype])
+    dh = np.array([[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]], dtype)
+    db, db_numpy = NUMBA.dense_backward(dh, cache)[2], NUMPY.dense_backward(dh, cache_numpy)[2]
+    np.testing.assert_allclose(db, db_numpy, rtol=DTYPES[dtype])
+
+
+def test_latent_passes_the_gradient_on_the_bounds_and_counts_only_beyond_them():
+    posterior, eps = np.array([[0.1, 0.2, 0.3, -30, 20, 20.5]]), np.ones((1, 3))
+    (_, _, n), cache = NUMBA.latent_forward(posterior, eps)
+    assert n == 1
+    gradient = NUMBA.latent_backward(np.ones((1, 3)), np.ones((1, 3)), cache)
+    assert gradient[0, 3] != 0
+    assert gradient[0, 4] != 0
+    assert gradient[0, 5] == 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(4, 3), (1, 1, 2), (5, 7, 3)])
 def test_latent(shape, dtype):
     B, L = shape[-2:]
@@ -68,6 +90,16 @@ def test_bernoulli_nll(shape, dtype):
     dnll = normal(*shape[:-1], dtype=np.float64, seed=2)
     ours, theirs = NUMBA.bernoulli_nll_backward(dnll, cache), NUMPY.bernoulli_nll_backward(dnll, cache_numpy)
     assert_twins([ours], [theirs], dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bernoulli_nll_of_saturated_logits(dtype):
+    """Far beyond the range of e^l: 7000 is −log p of the target 0.3 at the logit 10⁴."""
+    logits, x = np.array([[1e4], [-1e4], [1e4], [-1e4]], dtype), np.array([[0.3], [0.3], [1], [0]], dtype)
+    nll, cache = NUMBA.bernoulli_nll_forward(logits, x)
+    np.testing.assert_allclose(nll, [7000, 3000, 0, 0], rtol=1e-6)
+    gradient = NUMBA.bernoulli_nll_backward(np.ones(4), cache)
+    np.testing.assert_allclose(gradient[:, 0], [0.7, -0.3, 0, 0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("op", ["bernoulli_nll_forward", "dense_forward", "latent_forward"])
