@@ -53,6 +53,11 @@ def test_dense_far_beyond_the_range_of_exp_and_at_zero(activation, dtype):
     np.testing.assert_allclose(db, db_numpy, rtol=DTYPES[dtype])
 
 
+def test_relu_at_its_kink_is_flat_for_the_complex_step_too():
+    h, _ = NUMBA.dense_forward(np.zeros((1, 1)), np.zeros((1, 1)), np.array([1e-20j]), "relu")
+    assert h[0, 0] == 0
+
+
 def test_latent_passes_the_gradient_on_the_bounds_and_counts_only_beyond_them():
     posterior, eps = np.array([[0.1, 0.2, 0.3, -30, 20, 20.5]]), np.ones((1, 3))
     (_, _, n), cache = NUMBA.latent_forward(posterior, eps)
