@@ -115,7 +115,7 @@ def _add_train(subparsers):
     add("--learning-rate", "Adam's step size", metavar="R", type=positive)
     add("--beta", "weight of the KL in the loss nll + beta kl; 1 is the ELBO", metavar="B", type=not_negative)
     add("--seed", "of weights, order and noise; the same seed repeats the run", metavar="S", type=integer(0))
-    add("--workers", "threads of the matrix products (default: one for small models, else the cores available)",
+    add("--workers", "threads that share each batch (default: one for small models, else the cores available)",
         metavar="N", type=integer(1))  # fmt: skip
     add("--resume", "continue the run folder given by --out; of the other options only --epochs and --workers may be given",
         action="store_true")  # fmt: skip
