@@ -16,11 +16,11 @@ from common import interleaved, machine, print_machine, spread, write_json
 from peers import PEERS
 
 import npvae
-from npvae.batches import STEP, Rows
+from npvae.batches import Rows
 from npvae.data import mnist
 from npvae.optim import Adam, initial_state
 from npvae.parallel import Workers, workers_for
-from npvae.train import batch_gradient
+from npvae.train import MinibatchGradient
 
 SIZES = [  # D, hidden, L, batch
     (64, (64,), 2, 32),
@@ -31,6 +31,7 @@ SIZES = [  # D, hidden, L, batch
     (784, (200, 200), 50, 20),
 ]
 VERIFY_STEPS = 100
+SECONDS = 0.5
 
 
 class Npvae:
@@ -50,12 +51,12 @@ class Npvae:
     def run(self, batches):
         """Steps on these batches, timed inside of the workers' block, as within an epoch."""
         with Workers(self.n_workers) as workers:
-            grad = np.empty((workers.n, self.model.theta.size), np.float32)
+            gradient = MinibatchGradient(self.model, self.rows, len(batches[0]), 1, 0, workers)
             update = workers.sliced(self.op)
             started = time.perf_counter()
             for rows in batches:
-                n, _, _ = batch_gradient(self.model, self.rows, rows, 1.0, 1, (0, STEP, self.count), grad, workers)
-                self.optimizer.step(self.model.theta, grad[:n], self.state, update)
+                _, grad, _ = gradient(rows, self.count, 1.0)
+                self.optimizer.step(self.model.theta, grad, self.state, update)
                 self.count += 1
             return time.perf_counter() - started
 
@@ -91,6 +92,13 @@ def floor(widths, batch_size, n):
             if i:
                 np.matmul(dpre, W.T)
     return time.perf_counter() - started
+
+
+def warm(run, n):
+    """Seconds of n steps, after a pause for the last contender's threads to fall asleep and a few steps to fill the caches."""
+    time.sleep(0.3)
+    run(10)
+    return run(n)
 
 
 def contenders(widths, theta, images, batch_size):
@@ -135,14 +143,14 @@ def bench(size, images, repeats):
     found, missing = contenders(widths, theta, images, batch_size)
     losses = verify(found, images, batch_size, n_latent)
     rng = np.random.default_rng(2)
-    n = max(20, min(400, 30_000_000 // (sum(v.size for v in theta.values()) * batch_size // 1000 + 1) // 100))
 
     def batches(count):
         return [rng.integers(0, len(images), batch_size) for _ in range(count)]
 
     compile_seconds = {name: run(batches(3)) for name, (_, run) in found.items()}
-    runs = {name: lambda run=run: run(batches(n)) for name, (_, run) in found.items()}
-    runs["floor"] = lambda: floor(widths, batch_size, n)
+    n = max(20, int(SECONDS / floor(widths, batch_size, 20) * 10))  # some SECONDS per run of a step of two floors
+    runs = {name: lambda run=run: warm(lambda n: run(batches(n)), n) for name, (_, run) in found.items()}
+    runs["floor"] = lambda: warm(lambda n: floor(widths, batch_size, n), n)
     seconds = interleaved(runs, repeats)
     return {
         "size": "-".join(map(str, widths)),
@@ -168,16 +176,18 @@ def print_row(row):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data-dir", metavar="DIR", help="folder of the MNIST files (default: the cache, else a download)")
+    parser.add_argument("--only", type=int, nargs="+", metavar="I", help="rows of the table, from 0; saves nothing")
     parser.add_argument("--repeats", type=int, default=9, metavar="N", help="interleaved runs of each contender (default: 9)")
     args = parser.parse_args()
     images = mnist.load(args.data_dir).x_train[:20000]
     info = machine()
     print_machine(info)
     rows = []
-    for size in SIZES:
+    for size in SIZES if args.only is None else [SIZES[i] for i in args.only]:
         rows.append(bench(size, images, args.repeats))
         print_row(rows[-1])
-    print(write_json("step", {"machine": info, "rows": rows}))
+    if args.only is None:
+        print(write_json("step", {"machine": info, "rows": rows}))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ class Ops(NamedTuple):
     adagrad_step: Callable
     rmsprop_step: Callable
     adam_step: Callable
+    gradient: Callable | None = None  # forward and backward of the whole model in one call, where the back end has one
+    workspace: Callable | None = None  # the buffers of such a call
 
 
 NUMPY = Ops(

@@ -12,6 +12,7 @@ import numpy as np
 
 from npvae import gradcheck
 from npvae.gradcheck import Report, Row
+from npvae.parameters import views_of
 from npvae.subjects import Pair
 
 FLOAT32_THRESHOLD = 1e-5
@@ -23,8 +24,8 @@ complex step         Im f(x + ih)/h, h = 1e-20: every entry, error over the larg
 finite differences   central, h = 1e-5, norm-wise at most 1e-6
 Taylor               order at which the remainder of f(x + hv) falls, at least 1.9 (of a wrong gradient: 1); 2.00 where linear
 float32              against float64, error over the largest entry at most 1e-5
-invariants           linear in the upstream gradient, or mean of the rows' gradients: at most 1e-13; zero for zero; nothing
-                     modified; the same bits twice"""
+invariants           linear in the upstream gradient, or mean of the rows' gradients and the same in one call: at most 1e-13;
+                     zero for zero; nothing modified; the same bits twice"""
 CHECKS = ("complex step", "finite differences", "Taylor", "float32", "invariants")
 
 
@@ -163,12 +164,20 @@ def model_invariants(case, grads):
         problems.append("backward into a given buffer gives other gradients")
     if list(grads) != list(model.parameters):
         problems.append(f"gradients are {list(grads)}, parameters are {list(model.parameters)}")
+    in_one_call = np.full_like(model.theta, np.nan)
+    space = model.workspace(len(x) + 2, eps.size // (len(x) * model.n_latent))  # larger than need be, and used twice
+    for noise in (-eps, eps):
+        model.gradient(x, noise, beta, in_one_call, workspace=space)
     rows = [model.backward(model.forward(x[i : i + 1], eps[..., i : i + 1, :], beta)[1]) for i in range(len(x))]
     report_rows = []
     for key, whole in grads.items():
         mean, scale = np.mean([row[key] for row in rows], axis=0), np.max([np.abs(row[key]) for row in rows])
         error = float(np.abs(whole - mean).max() / scale) if scale else 0.0
         report_rows.append(Row(key, whole.shape, error, LINEAR_THRESHOLD, note="mean of the rows' gradients"))
+    in_one_call = views_of(in_one_call, model.shapes)
+    for key, whole in grads.items():
+        error = float(np.abs(in_one_call[key] - whole).max() / (np.abs(whole).max() or 1))
+        report_rows.append(Row(key, whole.shape, error, LINEAR_THRESHOLD, note="forward and backward in one call"))
     return Report("invariants", report_rows, problems)
 
 

@@ -114,6 +114,9 @@ def composite_pairs(backend):
     for activation in layers.ACTIVATIONS:
         args = rng.standard_normal((5, 7)), rng.standard_normal((7, 3)), rng.standard_normal(3), activation
         pairs.append(Pair(f"{backend} dense {activation}", ops.dense_forward, ops.dense_backward, args, ("x", "W", "b")))
+    x = (rng.random((9, 12)) < 0.15) * rng.standard_normal((9, 12))
+    args = x, rng.standard_normal((12, 110)), rng.standard_normal(110), "tanh"
+    pairs.append(Pair(f"{backend} dense sparse x", ops.dense_forward, ops.dense_backward, args, ("x", "W", "b")))
     posterior = rng.standard_normal((4, 6))
     clipped = posterior.copy()
     clipped[:, 3:] = [[-40, -30, 0], [20, 30, 1], [-31, 19, 21], [0.5, 2, -29]]
@@ -129,6 +132,8 @@ def composite_pairs(backend):
 def model_cases(backend):
     """Depths 0 to 3, every activation, both likelihoods, one and several rows and samples, fresh and trained parameters."""
     cases = []
+    sparse = model_at((110,), "relu", "bernoulli", backend, 5, None, 100, n_features=40, p=0.15)
+    cases.append(ModelCase(f"{backend} VAE 40-110-2 relu bernoulli, B 5, 15 % ones, after 100 steps", *sparse, 1.0))
     settings = [  # hidden, activation, B, S, beta
         ((), "relu", 1, None, 1.0),
         ((6,), "relu", 4, None, 1.0),
@@ -150,13 +155,14 @@ def model_cases(backend):
     return cases
 
 
-def model_at(hidden, activation, kind, backend, B, S, n_steps):
+def model_at(hidden, activation, kind, backend, B, S, n_steps, n_features=7, p=0.5):
     """A small float64 model with generic biases after n_steps of Adam, with noise and data that it was not trained on (at the
     bottom of its own loss the gradient cancels, and rounding is all that there is to compare)."""
     rng = np.random.default_rng(3)
-    model = VAE(7, 2, hidden, activation, kind, backend, "float64", seed=4, sigma=0.5)
+    model = VAE(n_features, 2, hidden, activation, kind, backend, "float64", seed=4, sigma=0.5)
     model.theta += 0.2 * rng.standard_normal(model.theta.size)
-    x_train, x = rng.integers(0, 2, (2, B, 7)).astype(float) if kind == "bernoulli" else rng.standard_normal((2, B, 7))
+    shape = (2, B, n_features)
+    x_train, x = (rng.random(shape) < p).astype(float) if kind == "bernoulli" else rng.standard_normal(shape)
     noise = rng.standard_normal((n_steps + 1, S or 1, B, 2))
     optimizer, state = optim.Adam(1e-2), optim.initial_state(optim.Adam(), model.theta)
     grad = np.empty_like(model.theta)

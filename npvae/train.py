@@ -4,6 +4,8 @@ What is random is a pure function of the seed and of counters (see `npvae.batche
 to the same result.
 """
 
+import math
+import operator
 import sys
 import time
 from dataclasses import dataclass, field
@@ -13,8 +15,9 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from npvae import checks, optim
-from npvae.batches import FULL_BATCH, PERMUTATION, STEP, VALIDATION, Rows, generator
+from npvae.batches import FULL_BATCH, PERMUTATION, STEP, VALIDATION, Rows, Stream, generator
 from npvae.parallel import Workers, workers_for
+from npvae.parameters import views_of
 from npvae.vae import Terms
 
 MAX_SKIPPED_IN_A_ROW = 3
@@ -87,10 +90,12 @@ def fit(model, x_train, x_val=None, *, epochs=10, batch_size=128, optimizer=None
     n_workers = workers_for(model, batch_size) if workers is None else workers
     bar = progress_bar(progress, total=epochs * n, initial=state.epoch * n)
     with bar, Workers(n_workers) as workers:
+        gradient = MinibatchGradient(model, train, batch_size, n_samples, seed, workers)
         while state.epoch < epochs:
             started = time.perf_counter()
             bar.set_description(f"epoch {state.epoch + 1}/{epochs}")
-            mean_terms = _train_epoch(model, optimizer, train, batch_size, n_samples, beta, seed, state, workers, bar)
+            order = generator(seed, PERMUTATION, state.epoch).permutation(n)
+            mean_terms = _train_epoch(model, optimizer, gradient, order, beta, state, workers, bar)
             state.epoch += 1
             seconds = time.perf_counter() - started
             state.seconds += seconds
@@ -119,17 +124,13 @@ def _check_training(model, optimizer, n_samples, beta, seed):
         raise ValueError(f"a model to be trained must have dtype float32 or float64; got {model.dtype}")
 
 
-def _train_epoch(model, optimizer, train, batch_size, n_samples, beta, seed, state, workers, bar):
-    """One pass over the rows; returns the means of loss, nll and kl over them."""
-    n = len(train.x)
-    order = generator(seed, PERMUTATION, state.epoch).permutation(n)
-    grad = np.empty((workers.n, model.theta.size), model.dtype)  # one gradient per shard
+def _train_epoch(model, optimizer, gradient, order, beta, state, workers, bar):
+    """One pass over the rows in this order; returns the means of loss, nll and kl over them."""
     update = workers.sliced(getattr(model.ops, optimizer.op))
-    sums, n_summed = np.zeros(3), 0
-    for start in range(0, n, batch_size):
-        rows, step = order[start : start + batch_size], state.step
-        beta_now = optim.at_step(beta, step)
-        n_shards, terms, culprits = batch_gradient(model, train, rows, beta_now, n_samples, (seed, STEP, step), grad, workers)
+    loss = nll = kl = n_summed = 0
+    for start in range(0, len(order), gradient.batch_size):
+        rows, step = order[start : start + gradient.batch_size], state.step
+        terms, grad, culprits = gradient(rows, step, optim.at_step(beta, step))
         state.step += 1
         if culprits:
             state.skipped += 1
@@ -140,40 +141,49 @@ def _train_epoch(model, optimizer, train, batch_size, n_samples, beta, seed, sta
                     "a lower learning rate may help"
                 )
         else:
-            optimizer.step(model.theta, grad[:n_shards], state.optimizer, update)
+            optimizer.step(model.theta, grad, state.optimizer, update)
             state.skipped_in_a_row = 0
-            sums += np.multiply(terms[:3], len(rows))  # weighted by rows: exact when the last batch is short
-            n_summed += len(rows)
+            n = len(rows)  # terms are weighted by rows: exact when the last batch is short
+            loss, nll, kl, n_summed = loss + n * terms.loss, nll + n * terms.nll, kl + n * terms.kl, n_summed + n
         if not bar.disable:
             bar.set_postfix_str(f"loss {terms.loss:.2f} nll {terms.nll:.2f} kl {terms.kl:.2f} nats", refresh=False)
             bar.update(len(rows))
-    return sums / n_summed if n_summed else np.full(3, np.nan)
+    return np.array([loss, nll, kl]) / n_summed if n_summed else np.full(3, np.nan)
 
 
-def batch_gradient(model, train, rows, beta, n_samples, stream, grad, workers):
-    """Loss and gradient of the minibatch `rows`, a shard per worker, each with noise of its own.
+class MinibatchGradient:
+    """The gradient of one minibatch after another, a shard per worker, each with noise, buffers and gradient of its own."""
 
-    stream: what `generator` makes the shards' noise of, with the shard's number. grad (workers, P): row i gets shard i's share
-    of the gradient. Returns the number of shards, the Terms of the batch, and the names of what was not finite.
-    """
+    def __init__(self, model, train, batch_size, n_samples, seed, workers):
+        n_rows = math.ceil(min(batch_size, len(train.x)) / workers.n)  # of the largest shard
+        self.model, self.train, self.batch_size, self.n_samples, self.workers = model, train, batch_size, n_samples, workers
+        self.streams = [Stream(seed, STEP, number) for number in range(workers.n)]
+        self.workspaces = [model.workspace(n_rows, n_samples) for _ in range(workers.n)]
+        self.x = np.empty((workers.n, n_rows, model.n_features), model.dtype)
+        self.grad = np.empty((workers.n, model.theta.size), model.dtype)
 
-    def share(number):
-        rng = generator(*stream, number)
-        x = train.batch(shards[number], rng)  # (B, D) of this shard
-        eps = rng.standard_normal((n_samples, len(x), model.n_latent), model.dtype)  # (S, B, L)
-        with np.errstate(over="ignore", invalid="ignore"):  # checked for here
-            terms, cache = model.forward(x, eps, beta, check=False, batch_size=len(rows))
-            grads = model.backward(cache, out=grad[number])
-            culprits = [] if np.isfinite(terms.loss) else ["loss"]
-            if not np.isfinite(np.dot(grad[number], grad[number])):  # optimisers square it, so its square must be finite
-                culprits += [f"gradient of {name}" for name, g in grads.items() if not np.isfinite(np.vdot(g, g))]
+    def __call__(self, rows, step, beta):
+        """Terms of the batch `rows`, its gradient as shares that add up (shards, P), and the names of what was not finite."""
+        shards = self.workers.shards(rows)
+        shares = self.workers.map(lambda i: self.share(i, shards[i], step, beta, len(rows)), range(len(shards)))
+        terms, culprits = shares[0]
+        for others, names in shares[1:]:
+            terms, culprits = Terms(*map(operator.add, terms, others)), culprits + names
+        return terms, self.grad[: len(shards)], list(dict.fromkeys(culprits))  # each name once, in order
+
+    def share(self, i, rows, step, beta, batch_size):
+        """What shard i contributes: its share of the Terms, and the names of what was not finite; its gradient in grad[i]."""
+        model, grad = self.model, self.grad[i]
+        rng = self.streams[i].at(step)
+        x = self.train.batch(rows, rng, out=self.x[i, : len(rows)])  # (B, D) of this shard
+        eps = rng.standard_normal((self.n_samples, len(rows), model.n_latent), model.dtype)  # (S, B, L)
+        terms, bound = model.gradient(x, eps, beta, grad, batch_size, self.workspaces[i])
+        culprits = [] if math.isfinite(terms.loss) else ["loss"]
+        if not math.isfinite(bound):  # optimisers square the gradient, so its square must be finite
+            with np.errstate(over="ignore", invalid="ignore"):
+                named = views_of(grad, model.shapes).items()
+                culprits += [f"gradient of {name}" for name, g in named if not math.isfinite(np.vdot(g, g))]
         return terms, culprits
-
-    shards = workers.shards(rows)
-    shares = workers.map(share, range(len(shards)))
-    terms = Terms(*(sum(values) for values in zip(*(terms for terms, _ in shares))))
-    culprits = dict.fromkeys(name for _, names in shares for name in names)  # each once, in order
-    return len(shards), terms, list(culprits)
 
 
 def validate(model, rows, beta=1.0, batch_size=128, seed=0):

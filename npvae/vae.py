@@ -137,6 +137,27 @@ class VAE:
         self._layers_backward(dposterior, self.encoder_layers, cache.encoder, grads, need_dx=False)
         return grads
 
+    def gradient(self, x, eps, beta=1.0, out=None, batch_size=None, workspace=None):
+        """`forward`, then `backward`, in one call that need not keep what is between them: what a training step uses.
+
+        x (B, D) and eps as in forward, not checked; out (P,) gets the gradient; workspace: a `workspace` to be used again.
+        Returns Terms and a number that no square of an entry of the gradient exceeds.
+        """
+        out = np.empty_like(self.theta) if out is None else out
+        batch_size = len(x) if batch_size is None else batch_size
+        if self.ops.gradient is None or self.dtype.kind == "c":
+            with np.errstate(over="ignore", invalid="ignore"):  # the numbers returned show it
+                terms, cache = self.forward(x, eps, beta, check=False, batch_size=batch_size)
+                self.backward(cache, out)
+                return terms, np.dot(out, out)
+        workspace = self.workspace(*eps.shape[-2::-1]) if workspace is None else workspace
+        nll, kl, n_clipped, bound = self.ops.gradient(self, x, eps, beta, batch_size, out, workspace)
+        return Terms(nll + beta * kl, nll, kl, n_clipped), bound
+
+    def workspace(self, n_rows, n_samples=1):
+        """Buffers for `gradient` of at most n_rows rows with n_samples samples each; None where the back end has none."""
+        return None if self.ops.workspace is None else self.ops.workspace(self, n_rows, n_samples)
+
     def _layers_forward(self, h, layers):
         """A stack of dense layers, a list of (name, activation): h (B, n_in) -> (B, n_out), caches in order."""
         caches = []

@@ -52,7 +52,7 @@ from npvae.vae import VAE
 MODULES = (layers, latent, likelihood, vae, evaluate)  # which hold ops by name
 RAISES = "raises"  # an error while proving (mostly shapes that do not fit) gives a mistake away as well
 GRADIENT_COLUMNS = (*proofs.CHECKS, RAISES)
-VAE_METHODS = {name: getattr(VAE, name) for name in ("forward", "backward", "_layers_backward")}
+VAE_METHODS = {name: getattr(VAE, name) for name in ("forward", "backward", "gradient", "_layers_backward")}
 
 GRADIENT_BUFFERS = {}
 
@@ -649,10 +649,16 @@ def beta_forgotten_in_backward(model, cache, out=None):
 
 
 @mistake("VAE.forward", SAMPLES)
-def beta_on_the_nll(model, x, eps, beta=1.0, check=True):
+def beta_on_the_nll(model, x, eps, beta=1.0, **options):
     """beta weighs the other term in the gradient."""
-    terms, cache = VAE_METHODS["forward"](model, x, eps, beta, check)
+    terms, cache = VAE_METHODS["forward"](model, x, eps, beta, **options)
     return terms, cache._replace(dnll=beta * cache.dnll, dkl=cache.dkl / beta)
+
+
+@mistake("VAE.gradient", SAMPLES)
+def fused_step_without_beta(model, x, eps, beta=1.0, *args, **options):
+    """The fast path of training was not told of a new argument; forward and backward are right."""
+    return VAE_METHODS["gradient"](model, x, eps, 1.0, *args, **options)
 
 
 @mistake("VAE.backward", SAMPLES)
@@ -831,8 +837,8 @@ def gaussian_without_half():
 def KL_averaged_over_latents_in_both():
     """kl.mean() in loss and gradient: what is called ELBO can exceed log p(x)."""
 
-    def forward(model, x, eps, beta=1.0, check=True):
-        return VAE_METHODS["forward"](model, x, eps, beta / model.n_latent, check)
+    def forward(model, x, eps, beta=1.0, **options):
+        return VAE_METHODS["forward"](model, x, eps, beta / model.n_latent, **options)
 
     return {"VAE.forward": forward}
 

@@ -276,3 +276,35 @@ def test_kernels_load_from_the_disk_cache(tmp_path):
     assert first[:2] == ["0", "1"]
     assert second[:2] == ["1", "0"]
     assert first[2] == second[2]
+
+
+@dtypes
+@needs_long_double
+def test_sigmoid_and_complement_are_two_sigmoids_that_add_up_to_one(dtype):
+    def both(x, larger, smaller):
+        for i in range(x.size):
+            larger[i], smaller[i] = elementary.sigmoid_and_complement(x[i])
+
+    x = np.concatenate([np.linspace(-80, 80, 20001), [0.0, -0.0, 1e-30, 1e4, -1e4, INF, -INF, NAN]]).astype(dtype)
+    sigma, complement = np.empty_like(x), np.empty_like(x)
+    with np.errstate(all="ignore"):
+        compile_afresh(both)(x, sigma, complement)
+    limit = 3 if COMPILED else 4
+    assert np.nanmax(error_in_ulp(sigma[:-8], reference("sigmoid", x[:-8]))) <= limit
+    assert np.nanmax(error_in_ulp(complement[:-8], reference("sigmoid", -x[:-8]))) <= limit
+    np.testing.assert_array_equal(sigma[-8:-1], np.array([0.5, 0.5, 0.5, 1, 0, 1, 0], dtype))
+    np.testing.assert_array_equal(complement[-8:-1], np.array([0.5, 0.5, 0.5, 0, 1, 0, 1], dtype))
+    assert np.isnan(sigma[-1])
+    assert np.isnan(complement[-1])
+
+
+@dtypes
+def test_exp_minus_abs_never_overflows(dtype):
+    def apply(x, out):
+        for i in range(x.size):
+            out[i] = elementary.exp_minus_abs(x[i])
+
+    x = np.array([0, 1, -1, 1e4, -1e4, INF, -INF], dtype)
+    out = np.empty_like(x)
+    compile_afresh(apply)(x, out)
+    np.testing.assert_allclose(out, np.exp(-np.abs(x)), rtol=4 * np.finfo(dtype).eps)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+import npvae
 from npvae import layers
 from npvae.backend import NUMPY, load_ops
-from npvae.kernels import NUMBA
+from npvae.kernels import NUMBA, sparse
 
 DTYPES = {"float64": 1e-13, "float32": 2e-6}
 
@@ -128,8 +129,8 @@ def test_binarisation_draws_each_grey_level_with_its_probability(dtype, backend)
     scale = 1 / 255 if grey.dtype == np.uint8 else 1.0
     table = np.tile(grey, (3, 1))
     noise = np.tile(np.arange(2**16, dtype=np.uint16)[:, None], (1, 16))  # every value once: the probability itself
-    x = load_ops(backend).binarize(table, np.arange(2**16) % 3, noise, scale, np.dtype(np.float32))
-    assert x.dtype == np.float32
+    x = np.full(noise.shape, np.nan, np.float32)
+    assert load_ops(backend).binarize(table, np.arange(2**16) % 3, noise, scale, x) is x
     assert set(np.unique(x)) == {0, 1}
     p = x.mean(axis=0, dtype=np.float64)
     np.testing.assert_allclose(p, grey * scale, atol=2**-16)
@@ -141,5 +142,103 @@ def test_binarisation_takes_the_rows_asked_for():
     table = np.array([[0, 255], [255, 0], [255, 255]], np.uint8)
     noise = np.full((2, 2), 1000, np.uint16)
     for ops in (NUMPY, NUMBA):
-        x = ops.binarize(table, np.array([1, 0]), noise, 1 / 255, np.dtype(np.float64))
+        x = ops.binarize(table, np.array([1, 0]), noise, 1 / 255, np.empty((2, 2)))
         np.testing.assert_array_equal(x, [[1, 0], [0, 1]])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("density", [0.0, 0.1, 0.3, 1.0])
+@pytest.mark.parametrize("shape", [(1, 1), (4, 9), (7, 40)])
+def test_the_list_of_nonzeros_gives_the_matrix_back_and_its_transposed(shape, density, dtype):
+    x = normal(*shape, dtype=dtype) * (np.random.default_rng(1).random(shape) < density)
+    x.flat[-1] = 0
+    n = np.count_nonzero(x)
+    assert sparse.count_nonzeros(x) == n
+    starts, columns, values = np.full(shape[0] + 1, -1, np.int32), np.full(n + 1, -1, np.int32), np.full(n + 1, np.nan, dtype)
+    sparse.find(x, starts, columns, values)
+    assert (starts[0], starts[-1]) == (0, n)
+    rebuilt = np.zeros_like(x)
+    for r in range(shape[0]):
+        assert list(columns[starts[r] : starts[r + 1]]) == list(np.flatnonzero(x[r]))
+        rebuilt[r, columns[starts[r] : starts[r + 1]]] = values[starts[r] : starts[r + 1]]
+    np.testing.assert_array_equal(rebuilt, x)
+    column_starts, rows, column_values = sparse.transposed((starts, columns, values), shape[1])
+    for c in range(shape[1]):
+        assert list(rows[column_starts[c] : column_starts[c + 1]]) == list(np.flatnonzero(x[:, c]))
+        np.testing.assert_array_equal(column_values[column_starts[c] : column_starts[c + 1]], x[x[:, c] != 0, c])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n_nonzeros", [0, 1, 7, 8, 9, 16, 21])
+def test_combining_rows_is_the_product(n_nonzeros, dtype):
+    x, dense = np.zeros((3, 30), dtype), normal(30, 11, dtype=dtype)
+    x[0, :n_nonzeros], x[2, 30 - n_nonzeros :] = normal(2, n_nonzeros, dtype=dtype, seed=1)
+    starts, columns, values = np.empty(4, np.int32), np.empty(100, np.int32), np.empty(100, dtype)
+    sparse.find(x, starts, columns, values)
+    out = np.full((3, 11), np.nan, dtype)
+    sparse.combine_rows(starts, columns, values, dense, out)
+    np.testing.assert_allclose(out, x @ dense, rtol=0, atol=20 * DTYPES[dtype])
+
+
+def test_products_over_nonzeros_are_for_few_of_them_and_wide_results():
+    x = np.zeros((10, 100))
+    x[:, : int(100 * sparse.SPARSE)] = 1
+    assert sparse.nonzeros_of(x, sparse.WIDE) is not None
+    assert sparse.nonzeros_of(x, sparse.WIDE - 1) is None
+    x[0, -1] = 1
+    assert sparse.nonzeros_of(x, sparse.WIDE) is None
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("activation", [name for name in layers.ACTIVATIONS if name != "identity"])
+@pytest.mark.parametrize(("hidden", "S"), [((), None), ((5,), 1), ((110,), 3), ((105, 4, 102), 2)])
+def test_the_model_s_gradient_in_one_call_is_forward_then_backward(hidden, S, activation, likelihood):
+    rng = np.random.default_rng(0)
+    for dtype, tolerance in DTYPES.items():
+        model = npvae.VAE(30, 2, hidden, activation, likelihood, dtype=dtype, seed=1)
+        model.theta += (0.1 * rng.standard_normal(model.theta.size)).astype(dtype)
+        composed = model.copy(backend="numpy")
+        space = model.workspace(5, S or 1)
+        for B, p in [(5, 0.5), (4, 0.1), (1, 0.1), (5, 0.1)]:  # in one workspace: dense and sparse, fewer rows than it is for
+            x = (rng.random((B, 30)) < p).astype(dtype)
+            eps = rng.standard_normal((B, 2) if S is None else (S, B, 2)).astype(dtype)
+            ours, theirs = np.full_like(model.theta, np.nan), np.full_like(model.theta, np.nan)
+            terms, bound = model.gradient(x, eps, 0.7, ours, 9, space)
+            terms_numpy, square = composed.gradient(x, eps, 0.7, theirs, 9)
+            np.testing.assert_allclose(terms, terms_numpy, rtol=tolerance)
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=5 * tolerance * np.abs(theirs).max())
+            assert square <= bound * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("backend", ["numba", "numpy"])
+def test_the_bound_of_a_gradient_that_is_not_finite_is_not_finite(backend):
+    model = npvae.VAE(6, 2, (4,), backend=backend)
+    x, eps, fine = np.ones((3, 6), np.float32), np.ones((3, 2), np.float32), model.theta.copy()
+    for name in ("encoder.0.b", "likelihood.W"):
+        model.theta = fine
+        model.parameters[name].flat[-1] = np.nan
+        terms, bound = model.gradient(x, eps)
+        assert not np.isfinite(bound)
+        assert not np.isfinite(terms.loss)
+
+
+def test_saturated_logits_and_a_logit_of_zero_in_one_row():
+    """At the logit 0 the value is ln 2 whatever the target, and the gradient ½ − x."""
+    logits, x = np.array([[0.0, 0.0, -0.0, 50.0]]), np.array([[0, 1, 0.3, 1]])
+    nll, cache = NUMBA.bernoulli_nll_forward(logits, x)
+    np.testing.assert_allclose(nll, [3 * np.log(2)], rtol=1e-15)
+    gradient = NUMBA.bernoulli_nll_backward(np.ones(1), cache)
+    np.testing.assert_allclose(gradient[0, :3], [0.5, -0.5, 0.2], rtol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 1), (5, 63), (3, 5, 17)])
+def test_gaussian_nll(shape, dtype):
+    mean, x = normal(*shape, dtype=dtype), normal(*shape[-2:], dtype=dtype, seed=1)
+    nll, cache = NUMBA.gaussian_nll_forward(mean, x, 0.3)
+    nll_numpy, cache_numpy = NUMPY.gaussian_nll_forward(mean, x, 0.3)
+    assert nll.dtype == nll_numpy.dtype == np.float64
+    np.testing.assert_allclose(nll, nll_numpy, rtol=DTYPES[dtype])
+    dnll = normal(*shape[:-1], dtype=np.float64, seed=2)
+    ours, theirs = NUMBA.gaussian_nll_backward(dnll, cache), NUMPY.gaussian_nll_backward(dnll, cache_numpy)
+    assert_twins([ours], [theirs], dtype)

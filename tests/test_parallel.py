@@ -48,9 +48,9 @@ def test_each_shard_draws_noise_of_its_own_and_every_row_is_used_once():
     seen = []
 
     class Recorder(npvae.VAE):
-        def forward(self, x, eps, *args, **options):
-            seen.append((x.copy(), eps.copy(), options["batch_size"]))
-            return super().forward(x, eps, *args, **options)
+        def gradient(self, x, eps, beta, out, batch_size, workspace):
+            seen.append((x.copy(), eps.copy(), batch_size))
+            return super().gradient(x, eps, beta, out, batch_size, workspace)
 
     x = np.arange(50 * 16, dtype=np.float32).reshape(50, 16)
     npvae.fit(Recorder(16, 2, (), likelihood="gaussian"), x, epochs=1, batch_size=20, workers=3,

@@ -8,6 +8,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import npvae
 from npvae import batches, train
+from npvae.batches import Stream
 from npvae.optim import SGD, AdaGrad, Adam, Momentum, RMSProp
 from npvae.parallel import Workers
 
@@ -110,16 +111,42 @@ def test_batches_and_noise_have_the_model_s_dtype(dtype):
 
 def test_every_use_of_random_numbers_has_a_stream_of_its_own(monkeypatch):
     drawn, generator = [], train.generator
+
+    class Recorded(Stream):
+        def __init__(self, *key):
+            super().__init__(*key)
+            self.key = key
+
+        def at(self, step):
+            drawn.append((*self.key, step))
+            return super().at(step)
+
     monkeypatch.setattr(train, "generator", lambda *key: drawn.append(key) or generator(*key))
+    monkeypatch.setattr(train, "Stream", Recorded)
     x = lattice_rows(20)
     npvae.fit(small_model(), x, x, epochs=2, batch_size=10, seed=9, progress=False)
     npvae.fit_lbfgs(small_model(), x, iterations=1, seed=9, progress=False)
-    steps = [[(9, train.PERMUTATION, e), *((9, train.STEP, 2 * e + i, 0) for i in (0, 1))] for e in (0, 1)]
+    steps = [[(9, train.PERMUTATION, e), *((9, train.STEP, 0, 2 * e + i) for i in (0, 1))] for e in (0, 1)]
     validation = [(9, train.VALIDATION, 0), (9, train.VALIDATION, 1)]
     assert drawn == [*steps[0], *validation, *steps[1], *validation, (9, train.FULL_BATCH, 0)]
     assert len({train.PERMUTATION, train.STEP, train.VALIDATION, train.FULL_BATCH}) == 4
     keys = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 1, 1), (1, 1, 0)]
     assert len({generator(*key).bytes(8) for key in keys}) == 6
+
+
+def test_the_numbers_of_a_step_depend_on_nothing_but_the_step():
+    key = (7, train.STEP, 1)
+    stream = Stream(*key)
+    first = [stream.at(step).standard_normal(5) for step in (0, 1, 10**6)]
+    assert len({numbers.tobytes() for numbers in first}) == 3
+    stream.at(3).random(1001, np.float32)  # leaves half of a 64-bit number behind
+    for step, numbers in zip((10**6, 0, 1), (first[2], *first[:2])):
+        np.testing.assert_array_equal(stream.at(step).standard_normal(5), numbers)
+        np.testing.assert_array_equal(Stream(*key).at(step).standard_normal(5), numbers)
+    np.testing.assert_array_equal(first[0], np.random.Generator(np.random.PCG64DXSM(key)).standard_normal(5))
+    jumped = np.random.Generator(np.random.PCG64DXSM(key).jumped(1)).standard_normal(5)
+    np.testing.assert_array_equal(first[1], jumped)
+    assert not np.array_equal(Stream(7, train.STEP, 2).at(0).standard_normal(5), first[0])
 
 
 def test_same_seed_same_bits_and_resuming_goes_on_to_them():
@@ -285,10 +312,10 @@ def test_a_huge_learning_rate_ends_in_a_clear_error():
 def test_a_gradient_whose_square_overflows_is_an_accident():
     """Adam would keep its infinite v, and the parameter would never move again."""
     model = small_model(sigma=1e-11, likelihood="gaussian")
-    rows, grad = train.Rows.of(model, lattice_rows(4), "x"), np.empty((1, model.theta.size), np.float32)
     with Workers(1) as workers:
-        n_shards, terms, culprits = train.batch_gradient(model, rows, np.arange(4), 1.0, 1, (0, 0, 0), grad, workers)
-    assert n_shards == 1
+        gradient = train.MinibatchGradient(model, train.Rows.of(model, lattice_rows(4), "x"), 4, 1, 0, workers)
+        terms, grad, culprits = gradient(np.arange(4), 0, 1.0)
+    assert grad.shape == (1, model.theta.size)
     assert np.isfinite(terms.loss)
     assert np.isfinite(grad).all()
     assert "gradient of likelihood.W" in culprits

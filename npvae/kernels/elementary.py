@@ -52,6 +52,14 @@ def sigmoid(x):
     return (1 if positive else t) / (1 + t)
 
 
+def sigmoid_and_complement(x):
+    """`npvae.layers.sigmoid_and_complement`: σ(x) and σ(-x) for one exponential, to 3 ulp."""
+    t = exp_minus_abs(x)
+    larger = 1 / (1 + t)
+    smaller = t * larger
+    return (larger, smaller) if x.real > 0 else (smaller, larger)
+
+
 def _constants(real, unsigned, mantissa, bias, ln2_head, ln2_tail, **polynomials):
     """What differs between float32 and float64, each in the type itself: one float64 would promote float32 code."""
     ln2, one_unit_a_bit = float(np.log(2)), 2.0**mantissa  # floats in [2^mantissa, 2^(mantissa + 1)) count in their low bits
@@ -99,6 +107,12 @@ _FLOAT64 = _constants(
 # Not the kernels' flag set: `reassoc` would cancel the two-part sums. Code inlined from here keeps these flags.
 _OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
 _helper = register_jitable(**_OPTIONS)
+
+
+@_helper
+def exp_minus_abs(x):
+    """e^-|x|, in (0, 1]."""
+    return exp(-x if x.real > 0 else x)
 
 
 @intrinsic
@@ -211,6 +225,14 @@ def _sigmoid(x, c):
     ratio = (c.one if positive else t) / total
     inverse = ratio if positive else c.one - ratio  # 1/total
     return ratio - ratio * lost * inverse
+
+
+@_implement(sigmoid_and_complement)
+def _sigmoid_and_complement(x, c):
+    t = exp_minus_abs(x)
+    larger = c.one / (c.one + t)
+    smaller = t * larger
+    return (larger, smaller) if x > 0 else (smaller, larger)
 
 
 @_implement(log1p)

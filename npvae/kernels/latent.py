@@ -12,7 +12,7 @@ def latent_forward(posterior, eps):
     samples = eps.reshape(-1, *eps.shape[-2:])  # (S, B, L)
     z = np.empty(samples.shape, posterior.dtype)
     kl, half_sigma, variance_minus_1 = (np.empty(eps.shape[-2:], posterior.dtype) for _ in range(3))
-    n_clipped = _latent_forward(posterior, samples, z, kl, half_sigma, variance_minus_1)
+    n_clipped = latent_rows_forward(posterior, samples, z, kl, half_sigma, variance_minus_1)
     return (z.reshape(eps.shape), kl, n_clipped), (posterior, samples, half_sigma, variance_minus_1)
 
 
@@ -20,31 +20,31 @@ def latent_backward(dz, dkl, cache):
     """`npvae.latent.latent_backward`."""
     posterior, samples, half_sigma, variance_minus_1 = cache
     dposterior = np.empty_like(posterior)
-    _latent_backward(dz.reshape(samples.shape), dkl, posterior, samples, half_sigma, variance_minus_1, dposterior)
+    latent_rows_backward(dz.reshape(samples.shape), dkl, posterior, samples, half_sigma, variance_minus_1, dposterior)
     return dposterior
 
 
-def _latent_rows_forward(posterior, eps, z, kl, half_sigma, variance_minus_1):
+def _forward_rows(posterior, eps, z, kl, half_sigma, variance_minus_1):
     n_samples, n_rows, n_latent = eps.shape
     low, high = kl.dtype.type(LOGVAR_MIN), kl.dtype.type(LOGVAR_MAX)
     half = kl.dtype.type(0.5)
     n_clipped = 0
-    for b in range(n_rows):
+    for b in range(n_rows):  # each loop over l apart, so that LLVM vectorises all but the one that counts
+        mu, raw = posterior[b, :n_latent], posterior[b, n_latent:]
         for l in range(n_latent):
-            mu, raw = posterior[b, l], posterior[b, n_latent + l]
-            above, below = raw.real > LOGVAR_MAX, raw.real < LOGVAR_MIN
-            logvar = high if above else (low if below else raw)
-            n_clipped += above or below
-            sigma = exp(half * logvar)
-            half_sigma[b, l] = half * sigma
+            logvar = high if raw[l].real > LOGVAR_MAX else (low if raw[l].real < LOGVAR_MIN else raw[l])
+            half_sigma[b, l] = half * exp(half * logvar)
             variance_minus_1[b, l] = expm1(logvar)
-            kl[b, l] = half * (mu * mu + variance_minus_1[b, l] - logvar)
-            for s in range(n_samples):
-                z[s, b, l] = mu + sigma * eps[s, b, l]
+            kl[b, l] = half * (mu[l] * mu[l] + variance_minus_1[b, l] - logvar)
+        for l in range(n_latent):
+            n_clipped += raw[l].real > LOGVAR_MAX or raw[l].real < LOGVAR_MIN
+        for s in range(n_samples):
+            for l in range(n_latent):
+                z[s, b, l] = mu[l] + (half_sigma[b, l] + half_sigma[b, l]) * eps[s, b, l]
     return n_clipped
 
 
-def _latent_rows_backward(dz, dkl, posterior, eps, half_sigma, variance_minus_1, dposterior):
+def _backward_rows(dz, dkl, posterior, eps, half_sigma, variance_minus_1, dposterior):
     n_samples, n_rows, n_latent = eps.shape
     zero, half = dposterior.dtype.type(0), dposterior.dtype.type(0.5)
     for b in range(n_rows):
@@ -62,5 +62,5 @@ def _latent_rows_backward(dz, dkl, posterior, eps, half_sigma, variance_minus_1,
             dposterior[b, n_latent + l] = zero if clipped else dlogvar_z + dlogvar_kl  # (CLIP)
 
 
-_latent_forward = jit(_latent_rows_forward)
-_latent_backward = jit(_latent_rows_backward)
+latent_rows_forward = jit(_forward_rows)
+latent_rows_backward = jit(_backward_rows)

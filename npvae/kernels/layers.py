@@ -1,4 +1,4 @@
-"""Compiled twins of the dense layer in `npvae.layers`: the products stay in BLAS, bias and activation are one pass.
+"""Compiled twins of the dense layer in `npvae.layers`: products in BLAS or over the non-zeros, bias and activation in one pass.
 
 A kernel adds the bias to `pre` and activates it; its backward twin turns dh into dpre and sums dpre over the batch into db.
 What backward needs is kept in `pre` (shifted by the bias) or in `h`, whichever gives the derivative its full precision.
@@ -7,46 +7,56 @@ What backward needs is kept in `pre` (shifted by the bias) or in `h`, whichever 
 import numpy as np
 
 from npvae.kernels.compile import jit
-from npvae.kernels.elementary import exp, log1p, tanh
+from npvae.kernels.elementary import exp_minus_abs, log1p, sigmoid, sigmoid_and_complement, tanh
+from npvae.kernels.sparse import combine_rows, nonzeros_of, transposed
 
 
 def dense_forward(x, W, b, activation):
     """`npvae.layers.dense_forward`."""
     dtype = np.result_type(x, W, b)  # where the complex step moves only one of them, the layer is complex all the same
-    pre = (x @ W).astype(dtype, copy=False)  # (B, n_in) @ (n_in, n_out) -> (B, n_out)
-    h = np.empty_like(pre)
+    nonzeros = nonzeros_of(x, W.shape[1])
+    if nonzeros is None:
+        pre = (x @ W).astype(dtype, copy=False)  # (B, n_in) @ (n_in, n_out) -> (B, n_out)
+    else:
+        pre = np.empty((len(x), W.shape[1]), dtype)
+        combine_rows(*nonzeros, W, pre)
+    h = pre if activation == "identity" else np.empty_like(pre)
     FORWARD[activation](pre, b, h)
-    return h, (x, W, pre, h, activation)
+    return h, (x, nonzeros, W, pre, h, activation)
 
 
 def dense_backward(dh, cache, dW=None, db=None, need_dx=True):
     """`npvae.layers.dense_backward`."""
-    x, W, pre, h, activation = cache
-    dpre = np.empty_like(pre)
+    x, nonzeros, W, pre, h, activation = cache
+    dh = dh.astype(pre.dtype, copy=False)
+    dpre = dh if activation == "identity" else np.empty_like(pre)
     db = np.empty(pre.shape[1], pre.dtype) if db is None else db
     BACKWARD[activation](dh, pre, h, dpre, db)
-    dW = np.matmul(x.T, dpre, out=dW)  # (n_in, B) @ (B, n_out) -> (n_in, n_out)
+    if nonzeros is None:
+        dW = np.matmul(x.T, dpre, out=dW)  # (n_in, B) @ (B, n_out) -> (n_in, n_out)
+    else:
+        dW = np.empty(W.shape, dpre.dtype) if dW is None else dW
+        combine_rows(*transposed(nonzeros, x.shape[1]), dpre, dW)
     dx = dpre @ W.T if need_dx else None  # (B, n_out) @ (n_out, n_in) -> (B, n_in)
     return dx, dW, db
 
 
 def _identity_forward(pre, b, h):
-    for i in range(pre.shape[0]):
+    for i in range(len(pre)):  # h is pre itself
         for j in range(pre.shape[1]):
-            h[i, j] = pre[i, j] + b[j]
+            pre[i, j] += b[j]
 
 
 def _identity_backward(dh, pre, h, dpre, db):
     db[:] = 0
-    for i in range(dh.shape[0]):
+    for i in range(len(dh)):  # dpre is dh itself
         for j in range(dh.shape[1]):
-            dpre[i, j] = dh[i, j]
-            db[j] += dpre[i, j]
+            db[j] += dh[i, j]
 
 
 def _relu_forward(pre, b, h):
     zero = h.dtype.type(0)
-    for i in range(pre.shape[0]):
+    for i in range(len(pre)):
         for j in range(pre.shape[1]):
             shifted = pre[i, j] + b[j]
             h[i, j] = zero if shifted.real <= 0 else shifted
@@ -55,14 +65,14 @@ def _relu_forward(pre, b, h):
 def _relu_backward(dh, pre, h, dpre, db):
     zero = h.dtype.type(0)
     db[:] = 0
-    for i in range(dh.shape[0]):
+    for i in range(len(dh)):
         for j in range(dh.shape[1]):
             dpre[i, j] = zero if h[i, j].real <= 0 else dh[i, j]  # (RELU)
             db[j] += dpre[i, j]
 
 
 def _tanh_forward(pre, b, h):
-    for i in range(pre.shape[0]):
+    for i in range(len(pre)):
         for j in range(pre.shape[1]):
             h[i, j] = tanh(pre[i, j] + b[j])
 
@@ -70,93 +80,108 @@ def _tanh_forward(pre, b, h):
 def _tanh_backward(dh, pre, h, dpre, db):
     one = h.dtype.type(1)
     db[:] = 0
-    for i in range(dh.shape[0]):
+    for i in range(len(dh)):
         for j in range(dh.shape[1]):
             dpre[i, j] = dh[i, j] * (one - h[i, j] * h[i, j])  # (TANH)
             db[j] += dpre[i, j]
 
 
 def _sigmoid_forward(pre, b, h):
-    one = h.dtype.type(1)
-    for i in range(pre.shape[0]):
+    for i in range(len(pre)):
         for j in range(pre.shape[1]):
             pre[i, j] += b[j]
-            positive = pre[i, j].real > 0
-            t = exp(-pre[i, j] if positive else pre[i, j])  # e^−|pre|
-            larger = one / (one + t)
-            h[i, j] = larger if positive else t * larger
+            h[i, j] = sigmoid(pre[i, j])
 
 
 def _sigmoid_backward(dh, pre, h, dpre, db):
-    one = h.dtype.type(1)
     db[:] = 0
-    for i in range(dh.shape[0]):
+    for i in range(len(dh)):
         for j in range(dh.shape[1]):
-            t = exp(-pre[i, j] if pre[i, j].real > 0 else pre[i, j])
-            larger = one / (one + t)
-            dpre[i, j] = dh[i, j] * larger * (t * larger)  # (SIGMOID)
+            sigma, complement = sigmoid_and_complement(pre[i, j])
+            dpre[i, j] = dh[i, j] * sigma * complement  # (SIGMOID)
             db[j] += dpre[i, j]
 
 
 def _softplus_forward(pre, b, h):
     zero = h.dtype.type(0)
-    for i in range(pre.shape[0]):
+    for i in range(len(pre)):
         for j in range(pre.shape[1]):
             pre[i, j] += b[j]
-            positive = pre[i, j].real > 0
-            h[i, j] = (pre[i, j] if positive else zero) + log1p(exp(-pre[i, j] if positive else pre[i, j]))
+            h[i, j] = (pre[i, j] if pre[i, j].real > 0 else zero) + log1p(exp_minus_abs(pre[i, j]))
 
 
 def _softplus_backward(dh, pre, h, dpre, db):
-    one = h.dtype.type(1)
     db[:] = 0
-    for i in range(dh.shape[0]):
+    for i in range(len(dh)):
         for j in range(dh.shape[1]):
-            positive = pre[i, j].real > 0
-            t = exp(-pre[i, j] if positive else pre[i, j])
-            larger = one / (one + t)
-            dpre[i, j] = dh[i, j] * (larger if positive else t * larger)  # (SOFTPLUS)
+            dpre[i, j] = dh[i, j] * sigmoid(pre[i, j])  # (SOFTPLUS)
             db[j] += dpre[i, j]
 
 
 def _silu_forward(pre, b, h):
-    one = h.dtype.type(1)
-    for i in range(pre.shape[0]):
+    for i in range(len(pre)):
         for j in range(pre.shape[1]):
             pre[i, j] += b[j]
-            positive = pre[i, j].real > 0
-            t = exp(-pre[i, j] if positive else pre[i, j])
-            larger = one / (one + t)
-            h[i, j] = pre[i, j] * (larger if positive else t * larger)
+            h[i, j] = pre[i, j] * sigmoid(pre[i, j])
 
 
 def _silu_backward(dh, pre, h, dpre, db):
-    one = h.dtype.type(1)
     db[:] = 0
-    for i in range(dh.shape[0]):
+    for i in range(len(dh)):
         for j in range(dh.shape[1]):
-            positive = pre[i, j].real > 0
-            t = exp(-pre[i, j] if positive else pre[i, j])
-            larger = one / (one + t)
-            smaller = t * larger
-            sigmoid, complement = (larger, smaller) if positive else (smaller, larger)
-            dpre[i, j] = dh[i, j] * (sigmoid + h[i, j] * complement)  # (SILU)
+            sigma, complement = sigmoid_and_complement(pre[i, j])
+            dpre[i, j] = dh[i, j] * (sigma + h[i, j] * complement)  # (SILU)
             db[j] += dpre[i, j]
 
 
+identity_forward, identity_backward = jit(_identity_forward), jit(_identity_backward)
+relu_forward, relu_backward = jit(_relu_forward), jit(_relu_backward)
+tanh_forward, tanh_backward = jit(_tanh_forward), jit(_tanh_backward)
+sigmoid_forward, sigmoid_backward = jit(_sigmoid_forward), jit(_sigmoid_backward)
+softplus_forward, softplus_backward = jit(_softplus_forward), jit(_softplus_backward)
+silu_forward, silu_backward = jit(_silu_forward), jit(_silu_backward)
 FORWARD = {
-    "identity": jit(_identity_forward),
-    "relu": jit(_relu_forward),
-    "tanh": jit(_tanh_forward),
-    "sigmoid": jit(_sigmoid_forward),
-    "softplus": jit(_softplus_forward),
-    "silu": jit(_silu_forward),
+    **{"identity": identity_forward, "relu": relu_forward, "tanh": tanh_forward},
+    **{"sigmoid": sigmoid_forward, "softplus": softplus_forward, "silu": silu_forward},
 }
 BACKWARD = {
-    "identity": jit(_identity_backward),
-    "relu": jit(_relu_backward),
-    "tanh": jit(_tanh_backward),
-    "sigmoid": jit(_sigmoid_backward),
-    "softplus": jit(_softplus_backward),
-    "silu": jit(_silu_backward),
+    **{"identity": identity_backward, "relu": relu_backward, "tanh": tanh_backward},
+    **{"sigmoid": sigmoid_backward, "softplus": softplus_backward, "silu": silu_backward},
 }
+
+# Inside of a kernel an activation is a number.
+IDENTITY = 0
+CODES = {"identity": IDENTITY, "relu": 1, "tanh": 2, "sigmoid": 3, "softplus": 4, "silu": 5}
+
+
+def _activation_forward(code, pre, b, h):
+    if code == IDENTITY:
+        identity_forward(pre, b, h)
+    elif code == 1:
+        relu_forward(pre, b, h)
+    elif code == 2:
+        tanh_forward(pre, b, h)
+    elif code == 3:
+        sigmoid_forward(pre, b, h)
+    elif code == 4:
+        softplus_forward(pre, b, h)
+    else:
+        silu_forward(pre, b, h)
+
+
+def _activation_backward(code, dh, pre, h, dpre, db):
+    if code == IDENTITY:
+        identity_backward(dh, pre, h, dpre, db)
+    elif code == 1:
+        relu_backward(dh, pre, h, dpre, db)
+    elif code == 2:
+        tanh_backward(dh, pre, h, dpre, db)
+    elif code == 3:
+        sigmoid_backward(dh, pre, h, dpre, db)
+    elif code == 4:
+        softplus_backward(dh, pre, h, dpre, db)
+    else:
+        silu_backward(dh, pre, h, dpre, db)
+
+
+activation_forward, activation_backward = jit(_activation_forward), jit(_activation_backward)

@@ -1,0 +1,161 @@
+"""Compiled twin of `VAE.forward` followed by `VAE.backward`: the gradient of the whole model in one call of the same kernels.
+
+The composition of ops in `npvae.vae` takes some 100 µs of Python per step, more than a small model's arithmetic, and the
+workers of `npvae.parallel` wait for each other's Python. Here the work of one shard is one call that holds no lock. Its arrays
+are views of a workspace that is allocated once; the table `layers` says where they are.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.linalg.cython_blas  # noqa: F401  (the BLAS of np.dot in a kernel: loaded before its threads are limited)
+
+from npvae.kernels.compile import jit
+from npvae.kernels.latent import latent_rows_backward, latent_rows_forward
+from npvae.kernels.layers import CODES, IDENTITY, activation_backward, activation_forward
+from npvae.kernels.likelihood import bernoulli, gaussian
+from npvae.kernels.sparse import SPARSE, WIDE, combine_rows, count_nonzeros, find, transpose
+
+# One layer: its widths and activation, where its parameters start in theta, and its arrays in floats and integers.
+LAYER = np.dtype([(name, np.int64) for name in ("n_in", "n_out", "activation", "W", "b", "pre", "h", "dpre", "dx",
+                  "starts", "columns", "values", "is_sparse", "need_dx")])  # fmt: skip
+
+
+class Workspace(NamedTuple):
+    """What the gradient of a shard is computed in."""
+
+    layers: np.ndarray  # of LAYER: the encoder's, then the decoder's
+    n_encoder: int
+    floats: np.ndarray  # 1-D, of the model's dtype
+    integers: np.ndarray  # 1-D
+
+
+def workspace(model, n_rows, n_samples):
+    """The Workspace for shards of at most n_rows rows, with n_samples samples of z for each."""
+    n_floats = n_integers = parameter = 0
+
+    def floats(n):
+        nonlocal n_floats
+        n_floats += n
+        return n_floats - n
+
+    def integers(n):
+        nonlocal n_integers
+        n_integers += n
+        return n_integers - n
+
+    named = [*model.encoder_layers, *model.decoder_layers]
+    layers = np.zeros(len(named), LAYER)
+    for i, (layer, (name, activation)) in enumerate(zip(layers, named)):
+        n_in, n_out = model.shapes[f"{name}.W"]
+        rows = n_rows * (1 if i < len(model.encoder_layers) else n_samples)
+        n_nonzeros = int(SPARSE * rows * n_in) + 1
+        layer["n_in"], layer["n_out"], layer["activation"], layer["need_dx"] = n_in, n_out, CODES[activation], i > 0
+        layer["W"], layer["b"] = parameter, parameter + n_in * n_out
+        parameter += n_in * n_out + n_out
+        layer["pre"], layer["dpre"], layer["dx"] = floats(rows * n_out), floats(rows * n_out), floats(rows * n_in)
+        layer["h"] = layer["pre"] if activation == "identity" else floats(rows * n_out)
+        # the non-zeros of the layer's input, and behind them those of the transposed input
+        layer["starts"] = integers(rows + 1 + n_in + 1)
+        layer["columns"], layer["values"] = integers(2 * n_nonzeros), floats(2 * n_nonzeros)
+    floats(n_rows * n_samples * model.n_features)  # doutput, at the end
+    return Workspace(layers, len(model.encoder_layers), np.empty(n_floats, model.dtype), np.empty(n_integers, np.int32))
+
+
+def gradient(model, x, eps, beta, batch_size, out, space):
+    """`VAE.gradient`: nll, kl, n_clipped, and a bound on the sum of squares of the gradient that is written to `out`."""
+    variance = model.sigma**2 if model.likelihood == "gaussian" else 0.0
+    samples = eps if eps.ndim == 3 else eps[None]  # (S, B, L)
+    layers, n_encoder, floats, integers = space
+    return _gradient(model.theta, layers, n_encoder, variance, x, samples, float(beta), batch_size, floats, integers, out)
+
+
+def _norm2(a):
+    flat = a.reshape(-1)
+    return np.dot(flat, flat)
+
+
+def _matrix(flat, start, n_rows, n_columns):
+    return flat[start : start + n_rows * n_columns].reshape(n_rows, n_columns)
+
+
+def _nonzeros(layer, n_rows, floats, integers):
+    return integers[layer["starts"] :][: n_rows + 1], integers[layer["columns"] :], floats[layer["values"] :]
+
+
+def _layers_forward(theta, layers, x, floats, integers):
+    h = x
+    for i in range(len(layers)):
+        layer = layers[i]
+        W, b = matrix(theta, layer["W"], layer["n_in"], layer["n_out"]), theta[layer["b"] : layer["b"] + layer["n_out"]]
+        pre = matrix(floats, layer["pre"], len(x), layer["n_out"])
+        layer["is_sparse"] = layer["n_out"] >= WIDE and count_nonzeros(h) <= SPARSE * h.size
+        if layer["is_sparse"]:
+            starts, columns, values = nonzeros(layer, len(x), floats, integers)
+            find(h, starts, columns, values)
+            combine_rows(starts, columns, values, W, pre)
+        else:
+            np.dot(h, W, pre)
+        h = matrix(floats, layer["h"], len(x), layer["n_out"])
+        activation_forward(layer["activation"], pre, b, h)
+    return h
+
+
+def _layers_backward(theta, layers, x, dh, floats, integers, grad):
+    """dx, and a bound on the sum of squares of the gradient: ‖dW‖² + ‖db‖² ≤ (‖x‖² + B) ‖dpre‖², by Cauchy and Schwarz."""
+    bound = grad.dtype.type(0)
+    for i in range(len(layers) - 1, -1, -1):
+        layer = layers[i]
+        n_in, n_out = layer["n_in"], layer["n_out"]
+        pre, h = matrix(floats, layer["pre"], len(x), n_out), matrix(floats, layer["h"], len(x), n_out)
+        dpre = dh if layer["activation"] == IDENTITY else matrix(floats, layer["dpre"], len(x), n_out)
+        below = x if i == 0 else matrix(floats, layers[i - 1]["h"], len(x), n_in)
+        dW, db = matrix(grad, layer["W"], n_in, n_out), grad[layer["b"] : layer["b"] + n_out]
+        activation_backward(layer["activation"], dh, pre, h, dpre, db)
+        if layer["is_sparse"]:
+            starts, columns, values = nonzeros(layer, len(x), floats, integers)
+            column_starts = integers[layer["starts"] + len(x) + 1 :][: n_in + 1]
+            rows, column_values = columns[starts[-1] :], values[starts[-1] :]
+            transpose(starts, columns, values, column_starts, rows, column_values)
+            combine_rows(column_starts, rows, column_values, dpre, dW)
+        else:
+            np.dot(below.T, dpre, dW)
+        bound += (norm2(below) + len(x)) * norm2(dpre)
+        if layer["need_dx"]:
+            dh = matrix(floats, layer["dx"], len(x), n_in)
+            np.dot(dpre, matrix(theta, layer["W"], n_in, n_out).T, dh)
+    return dh, bound
+
+
+def _model_gradient(theta, layers, n_encoder, variance, x, eps, beta, batch_size, floats, integers, grad):
+    n_samples, n_rows, n_latent = eps.shape
+    encoder, decoder = layers[:n_encoder], layers[n_encoder:]
+    real = theta.dtype.type
+
+    posterior = layers_forward(theta, encoder, x, floats, integers)  # (B, D) -> (B, 2L)
+    z = np.empty((n_samples, n_rows, n_latent), theta.dtype)
+    kl, half_sigma = np.empty((n_rows, n_latent), theta.dtype), np.empty((n_rows, n_latent), theta.dtype)
+    variance_minus_1, dposterior = np.empty_like(kl), np.empty_like(posterior)
+    n_clipped = latent_rows_forward(posterior, eps, z, kl, half_sigma, variance_minus_1)
+    z_rows = z.reshape(n_samples * n_rows, n_latent)
+    output = layers_forward(theta, decoder, z_rows, floats, integers)  # (S B, L) -> (S B, D)
+    nll, doutput = np.empty(len(z_rows), np.float64), matrix(floats, floats.size - output.size, len(z_rows), x.shape[1])
+    dnll, dkl = 1 / (batch_size * n_samples), np.full((n_rows, n_latent), real(beta / batch_size))
+    if variance > 0:
+        gaussian(output, x, variance, nll, dnll, doutput)
+    else:
+        bernoulli(output, x, nll, dnll, doutput)
+
+    dz, decoder_bound = layers_backward(theta, decoder, z_rows, doutput, floats, integers, grad)
+    latent_rows_backward(dz.reshape(eps.shape), dkl, posterior, eps, half_sigma, variance_minus_1, dposterior)
+    _, encoder_bound = layers_backward(theta, encoder, x, dposterior, floats, integers, grad)
+    nll_sum, kl_sum = nll.sum(), np.float64(0)
+    for term in kl.flat:
+        kl_sum += term
+    return nll_sum / (batch_size * n_samples), kl_sum / batch_size, n_clipped, encoder_bound + decoder_bound
+
+
+matrix, norm2, nonzeros = jit(_matrix), jit(_norm2), jit(_nonzeros)
+layers_forward = jit(_layers_forward)
+layers_backward = jit(_layers_backward)
+_gradient = jit(_model_gradient)
