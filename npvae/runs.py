@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import threadpoolctl
 
-from npvae import checkpoint, evaluate, plots
+from npvae import checkpoint, evaluate
 from npvae.batches import model_input
 from npvae.train import History, TrainingState
 from npvae.vae import VAE
@@ -118,6 +118,8 @@ def load_progress(folder):
 
 def draw_pictures(folder, model, dataset, history):
     """Write the run's pictures; returns a dict of file name -> what it shows."""
+    from npvae import plots  # Matplotlib takes half a second to load
+
     x = model_input(model, dataset.x_val, 0, "validation rows")
     shown = np.linspace(0, len(x) - 1, N_RECONSTRUCTIONS).astype(int)
     labels = None if dataset.labels_val is None else dataset.labels_val[shown]

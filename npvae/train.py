@@ -4,6 +4,7 @@ What is random is a pure function of the seed and of counters (see `npvae.batche
 to the same result.
 """
 
+import contextlib
 import math
 import operator
 import sys
@@ -89,7 +90,7 @@ def fit(model, x_train, x_val=None, *, epochs=10, batch_size=128, optimizer=None
     n = len(train.x)
     n_workers = workers_for(model, batch_size) if workers is None else workers
     bar = progress_bar(progress, total=epochs * n, initial=state.epoch * n)
-    with bar, Workers(n_workers) as workers:
+    with bar, Workers(n_workers) as workers, _compilation_announced(model, progress):
         gradient = MinibatchGradient(model, train, batch_size, n_samples, seed, workers)
         while state.epoch < epochs:
             started = time.perf_counter()
@@ -109,6 +110,15 @@ def fit(model, x_train, x_val=None, *, epochs=10, batch_size=128, optimizer=None
             if on_epoch is not None:
                 on_epoch(state)
     return state.history
+
+
+def _compilation_announced(model, progress):
+    """Tell who watches why the first step of all takes so long."""
+    if not progress or model.backend == "numpy":
+        return contextlib.nullcontext()
+    from npvae.kernels.compile import announced
+
+    return announced(lambda: tqdm.write("compiling the kernels, which happens once and takes some 10 seconds", sys.stderr))
 
 
 def _check_training(model, optimizer, n_samples, beta, seed):

@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+import types
 
 import numba
 import numpy as np
@@ -308,3 +309,57 @@ def test_exp_minus_abs_never_overflows(dtype):
     out = np.empty_like(x)
     compile_afresh(apply)(x, out)
     np.testing.assert_allclose(out, np.exp(-np.abs(x)), rtol=4 * np.finfo(dtype).eps)
+
+
+IMPLEMENTATIONS = {"exp": elementary._exp, "expm1": elementary._expm1, "log1p": elementary._log1p, "tanh": elementary._tanh,
+                   "sigmoid": elementary._sigmoid}  # fmt: skip
+MAX_ULP_UNCOMPILED = {"exp": 1.1, "expm1": 1.4, "log1p": 1.1, "tanh": 2.0, "sigmoid": 2.0}
+CONSTANTS = {"float32": elementary._FLOAT32, "float64": elementary._FLOAT64}
+
+
+def bit_cast(value, like):
+    """What the compiled `_bit_cast` does, of NumPy's numbers."""
+    return value.view(like.dtype)
+
+
+def uncompiled(name, x, monkeypatch):
+    """The compiled functions' own arithmetic, as Python on NumPy's numbers: without a multiply-add in one rounding."""
+    monkeypatch.setattr(elementary, "_bit_cast", bit_cast)
+    monkeypatch.setattr(elementary, "exp", lambda x: elementary._exp(x, CONSTANTS[x.dtype.name]))
+    monkeypatch.setattr(elementary, "math", types.SimpleNamespace(copysign=np.copysign))  # math's gives a Python float
+    with np.errstate(all="ignore"):
+        return np.array([IMPLEMENTATIONS[name](value, CONSTANTS[x.dtype.name]) for value in x])
+
+
+@dtypes
+@names
+@needs_long_double
+def test_the_arithmetic_itself_uncompiled(name, dtype, monkeypatch):
+    """So that its mutants can be run: the same limits as compiled, but for what the missing multiply-add costs."""
+    info, ln2 = np.finfo(dtype), np.log(2)
+    largest = float(np.log(info.max))
+    points = [
+        *[ln2 / 2, ln2, 1.5 * ln2, 0.5, 1.0, 2.0, 0.41421356, 0.29289322, 8.0, 17.0, 40.0],
+        *[largest, largest - 0.4, info.tiny, info.eps],
+        *np.geomspace(info.eps / 8, largest, 60),
+        *ln2 * (info.nmant + np.arange(1, 8) / 2),
+    ]
+    x = neighbourhood(points, dtype, width=2)
+    if name == "log1p":
+        large, near_minus_1 = np.geomspace(1, info.max / 2, 60), neighbourhood([1 - 2.0**-k for k in (1, 2, 5, 11)], dtype, 2)
+        x = np.concatenate([x, large, near_minus_1])
+        x = x[x > -1].astype(dtype)
+    elif name == "exp":
+        x = np.concatenate([x, -np.linspace(largest - 1, largest + 1.1 * ln2 * info.nmant, 40)]).astype(dtype)
+    else:
+        x = np.concatenate([x, 3 * x[np.abs(x) > 10]]).astype(dtype)
+    value = uncompiled(name, x, monkeypatch)
+    assert value.dtype == np.dtype(dtype)
+    error = error_in_ulp(value, reference(name, x))
+    assert error.max() <= MAX_ULP_UNCOMPILED[name], (x[error.argmax()], error.max())
+    assert not np.signbit(uncompiled(name, np.array([0.0], dtype), monkeypatch))[0]
+    zero, infinity = {"exp": (1, INF), "sigmoid": (0.5, 1), "tanh": (0, 1)}.get(name, (0, INF))
+    below = {"exp": 0, "expm1": -1, "log1p": NAN, "tanh": -1, "sigmoid": 0}[name]
+    special = uncompiled(name, np.array([0.0, INF, -INF, NAN, -0.0], dtype), monkeypatch)
+    np.testing.assert_array_equal(special, np.array([zero, infinity, below, NAN, zero], dtype))
+    assert np.signbit(special[-1]) == (zero == 0)

@@ -25,7 +25,7 @@ OPTIMIZERS = [optimizer for optimizer, _, _ in TWINS]
 
 def python_adam_step(theta, grad, *arguments):
     """The kernel's loops, not compiled."""
-    kernels._adam_blocks(theta, grad.reshape(-1, theta.size), *arguments)
+    kernels._adam_blocks(theta, tuple(grad.reshape(-1, theta.size)), *arguments)
 
 
 ADAM_KERNELS = {"compiled": kernels.adam_step, "python": python_adam_step}
@@ -366,3 +366,19 @@ def test_hyperparameters_on_the_edge_are_accepted(optimizer, settings):
     theta, grads = problem(3)
     run(optimizer(**settings), theta, grads)
     assert np.isfinite(theta).all()
+
+
+@dtypes
+@pytest.mark.parametrize("kernel", ADAM_KERNELS)
+def test_subnormal_moments_become_zero_and_the_smallest_normal_ones_stay(kernel, dtype):
+    tiny = np.finfo(dtype).tiny
+    # after the step, with no gradient: m is half of this, v three quarters
+    m = np.array([1.9, -1.9, 2, -2, 2.5, -2.5, 0], dtype) * tiny
+    v = np.array([1.2, 1.3, 4 / 3, 1.4, 1, 2, 0], dtype) * tiny
+    halved, shrunk = m / 2, v * np.array(0.75, dtype)
+    theta = np.ones(7, dtype)
+    ADAM_KERNELS[kernel](theta, np.zeros((1, 7), dtype), m, v, 10, 1e-3, 0.5, 0.75, 1e-8)
+    np.testing.assert_array_equal(m, np.where(np.abs(halved) >= tiny, halved, 0))
+    np.testing.assert_array_equal(v, np.where(shrunk >= tiny, shrunk, 0))
+    assert list(m != 0) == [False, False, True, True, True, True, False]
+    np.testing.assert_allclose(theta, 1, atol=1e-25)

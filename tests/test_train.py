@@ -1,5 +1,6 @@
 """Training: each row once per epoch, noise a pure function of seed and step, exact means, accidents."""
 
+import contextlib
 import itertools
 
 import numpy as np
@@ -453,3 +454,15 @@ def test_history_is_a_table():
     assert repr(history).startswith(f"History(3 epochs): epoch 3/3  train {history['train_loss'][-1]:.2f} = nll")
     assert list(history.rows[0]) == ["epoch", "step", "seconds", "train_loss", "train_nll", "train_kl",
                                      "val_loss", "val_nll", "val_kl"]  # fmt: skip
+
+
+@pytest.mark.parametrize(("backend", "progress", "lines"), [("numba", True, 1), ("numba", False, 0), ("numpy", True, 0)])
+def test_who_watches_is_told_of_compilation(backend, progress, lines, monkeypatch, capsys):
+    @contextlib.contextmanager
+    def compiles(say):
+        say()
+        yield
+
+    monkeypatch.setattr("npvae.kernels.compile.announced", compiles)
+    npvae.fit(small_model(backend=backend), lattice_rows(20), epochs=1, progress=progress)
+    assert capsys.readouterr().err.count("compiling the kernels") == lines
