@@ -1,6 +1,6 @@
 """One full training step (binarisation, forward, backward, Adam) on real images: npvae against PyTorch, JAX and the floor.
 
-    python benchmarks/bench_step.py [--data-dir DIR] [--repeats N]
+    python benchmarks/bench_step.py [--data-dir DIR] [--repeats N] [--only I ...] [--markdown]
 
 First verifies, then times. All contenders start from the same weights and take 100 steps on the same binarised batches with the
 same noise; unless their losses agree to 1e-3 no time is printed. Then they run by turns, each drawing its own noise, and the
@@ -9,10 +9,12 @@ A library that is not installed is a row that says so (pip install '.[bench]'). 
 """
 
 import argparse
+import json
 import time
 
 import numpy as np
-from common import interleaved, machine, print_machine, spread, write_json
+from common import RESULTS, interleaved, machine, print_machine, save, settled, spread
+from matplotlib.figure import Figure
 from peers import PEERS
 
 import npvae
@@ -31,7 +33,8 @@ SIZES = [  # D, hidden, L, batch
     (784, (200, 200), 50, 20),
 ]
 VERIFY_STEPS = 100
-SECONDS = 0.5
+SECONDS = 0.5  # of one run
+COLOURS = ("#228833", "#bbcc88", "#ee6677", "#cc3311", "#4477aa")
 
 
 class Npvae:
@@ -61,9 +64,8 @@ class Npvae:
             return time.perf_counter() - started
 
     def step_with(self, x, eps):
-        terms, cache = self.model.forward(x, eps)
         grad = np.empty_like(self.model.theta)
-        self.model.backward(cache, out=grad)
+        terms, _ = self.model.gradient(x, eps, out=grad)
         self.optimizer.step(self.model.theta, grad, self.state, self.op)
         return terms.loss
 
@@ -92,13 +94,6 @@ def floor(widths, batch_size, n):
             if i:
                 np.matmul(dpre, W.T)
     return time.perf_counter() - started
-
-
-def warm(run, n):
-    """Seconds of n steps, after a pause for the last contender's threads to fall asleep and a few steps to fill the caches."""
-    time.sleep(0.3)
-    run(10)
-    return run(n)
 
 
 def contenders(widths, theta, images, batch_size):
@@ -149,8 +144,8 @@ def bench(size, images, repeats):
 
     compile_seconds = {name: run(batches(3)) for name, (_, run) in found.items()}
     n = max(20, int(SECONDS / floor(widths, batch_size, 20) * 10))  # some SECONDS per run of a step of two floors
-    runs = {name: lambda run=run: warm(lambda n: run(batches(n)), n) for name, (_, run) in found.items()}
-    runs["floor"] = lambda: warm(lambda n: floor(widths, batch_size, n), n)
+    runs = {name: lambda run=run: settled(lambda n: run(batches(n)), n) for name, (_, run) in found.items()}
+    runs["floor"] = lambda: settled(lambda n: floor(widths, batch_size, n), n)
     seconds = interleaved(runs, repeats)
     return {
         "size": "-".join(map(str, widths)),
@@ -173,12 +168,51 @@ def print_row(row):
     print(flush=True)
 
 
+def markdown(result):
+    """The README's table of a result: milliseconds per step, and how much faster npvae is than the fastest peer."""
+    ours, theirs = ["npvae numba", "npvae numpy"], [kind.name for kind in PEERS]
+    lines = ["| D-H-L @ batch | " + " | ".join([*ours, *theirs, "products alone", "fastest peer / npvae"]) + " |"]
+    lines.append("|---|" + "---|" * (len(ours + theirs) + 2))
+    for row in result["rows"]:
+        ms = {name: values["median"] for name, values in row["milliseconds"].items()}
+        cells = [f"{ms[name]:.3g}" if name in ms else "–" for name in [*ours, *theirs, "floor"]]
+        peers = [ms[name] for name in theirs if name in ms]
+        ratio = f"{min(peers) / ms['npvae numba']:.2f}" if peers else "–"
+        lines.append(f"| {row['size']} @ {row['batch']} | " + " | ".join([*cells, ratio]) + " |")
+    return "\n".join(lines)
+
+
+def draw(result):
+    """The rows as bars, in units of the floor."""
+    rows = result["rows"]
+    figure = Figure(figsize=(9, 1.1 * len(rows) + 1), layout="constrained")
+    axes = figure.subplots()
+    names = [name for name in rows[0]["milliseconds"] if name != "floor"]
+    for i, name in enumerate(names):
+        heights = [row["milliseconds"][name]["median"] / row["milliseconds"]["floor"]["median"] for row in rows]
+        places = np.arange(len(rows)) + 0.16 * (i - (len(names) - 1) / 2)
+        bars = axes.barh(places, heights, 0.15, label=name, color=COLOURS[i])
+        axes.bar_label(bars, [f"{h:.1f}" for h in heights], fontsize=7, padding=2)
+    axes.axvline(1, color="black", lw=1, ls="--")
+    axes.set_yticks(range(len(rows)), [f"{row['size']}\nbatch {row['batch']}" for row in rows])
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlabel("time of a training step / time of its dense matrix products alone (dashed), smaller is better")
+    axes.set_title(result["machine"]["cpu"] + f", {result['machine']['cores']} cores", fontsize=10)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data-dir", metavar="DIR", help="folder of the MNIST files (default: the cache, else a download)")
     parser.add_argument("--only", type=int, nargs="+", metavar="I", help="rows of the table, from 0; saves nothing")
     parser.add_argument("--repeats", type=int, default=9, metavar="N", help="interleaved runs of each contender (default: 9)")
+    parser.add_argument("--markdown", action="store_true", help="measure nothing: print the saved result as the README's table")
     args = parser.parse_args()
+    if args.markdown:
+        print(markdown(json.loads((RESULTS / "step.json").read_text())))
+        return
     images = mnist.load(args.data_dir).x_train[:20000]
     info = machine()
     print_machine(info)
@@ -187,7 +221,8 @@ def main():
         rows.append(bench(size, images, args.repeats))
         print_row(rows[-1])
     if args.only is None:
-        print(write_json("step", {"machine": info, "rows": rows}))
+        result = {"machine": info, "rows": rows}
+        save("step", result, draw(result))
 
 
 if __name__ == "__main__":

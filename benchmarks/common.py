@@ -2,6 +2,7 @@
 
 import json
 import platform
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -52,14 +53,34 @@ def interleaved(contenders, repeats):
     return seconds
 
 
+def settled(run, n):
+    """Seconds of n steps by run(n), after a pause for other threads to fall asleep and a few steps that fill the caches."""
+    time.sleep(0.3)
+    run(10)
+    return run(n)
+
+
+def seconds_per_call(call, seconds=0.05):
+    """Median seconds of a call, over as many calls as fit into `seconds` after the first three."""
+    for _ in range(3):
+        call()
+    times, end = [], time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return median(times)
+
+
 def spread(values):
     """Median and range."""
     return {"median": median(values), "min": min(values), "max": max(values)}
 
 
-def write_json(name, result):
-    """benchmarks/results/<name>.json; returns its path."""
+def save(name, result, figure):
+    """Write benchmarks/results/<name>.json and .png, and say so."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
-    return path
+    figure.savefig(path.with_suffix(".png"), dpi=120, bbox_inches="tight")
+    print(f"written: {path} and {path.with_suffix('.png').name}")

@@ -7,12 +7,15 @@ Each peer is a class with the same four methods, so that `bench_step.py` can run
                                      the library is
     step_with(x, eps)                the same on a given binarised batch and noise; returns the loss
     finish()                         wait until everything asked for is done
+    theta()                          the parameters in npvae's order, 1-D (PyTorch)
 
 PyTorch: torch.nn.functional and torch.optim.Adam(fused=True), gradients set to None, torch.compile for the compiled form, as
 in the PyTorch performance tuning guide (pytorch.org/tutorials/recipes/recipes/tuning_guide.html). JAX: one jitted function
 for the whole step with its buffers donated, random numbers inside it from a key that is split, as in the JAX documentation
 ("Stateful computations", "Buffer donation") and its example examples/mnist_vae.py.
 """
+
+import numpy as np
 
 LEARNING_RATE, BETA1, BETA2, EPSILON = 1e-3, 0.9, 0.999, 1e-8
 
@@ -70,6 +73,10 @@ class TorchEager:
 
     def finish(self):
         pass
+
+    def theta(self):
+        layers = [(layer.weight.detach().numpy().T, layer.bias.detach().numpy()) for layer in self.layers]
+        return np.concatenate([array.ravel() for pair in layers for array in pair])
 
 
 class TorchCompiled(TorchEager):

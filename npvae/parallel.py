@@ -39,6 +39,11 @@ class Workers:
         futures = [self.pool.submit(function, item) for item in others]
         return [function(first), *(future.result() for future in futures)]
 
+    def deal(self, function, items):
+        """[function(item) for item in items] for many items: worker k takes every n-th from k on."""
+        hands = self.map(lambda k: [function(item) for item in items[k :: self.n]], range(self.n))
+        return [hands[i % self.n][i // self.n] for i in range(len(items))]
+
     def shards(self, rows):
         """An array cut into one piece per worker (fewer if there are not as many rows), in order."""
         if self.n == 1:

@@ -102,7 +102,7 @@ def fit(model, x_train, x_val=None, *, epochs=10, batch_size=128, optimizer=None
             state.seconds += seconds
             val_terms = (None, None, None)
             if val is not None:
-                val_terms = validate(model, val, optim.at_step(beta, state.step - 1), batch_size, seed)
+                val_terms = validate(model, val, optim.at_step(beta, state.step - 1), batch_size, seed, workers)
             state.history.rows.append(_history_row(state, mean_terms, val_terms))
             if progress:
                 line = epoch_line(state.history.rows[-1], epochs)
@@ -118,7 +118,7 @@ def _compilation_announced(model, progress):
         return contextlib.nullcontext()
     from npvae.kernels.compile import announced
 
-    return announced(lambda: tqdm.write("compiling the kernels, which happens once and takes some 10 seconds", sys.stderr))
+    return announced(lambda: tqdm.write("compiling the kernels, which happens once and takes some 10 seconds"))
 
 
 def _check_training(model, optimizer, n_samples, beta, seed):
@@ -196,17 +196,20 @@ class MinibatchGradient:
         return terms, culprits
 
 
-def validate(model, rows, beta=1.0, batch_size=128, seed=0):
+def validate(model, rows, beta=1.0, batch_size=128, seed=0, workers=None):
     """Means of loss, nll and kl over `rows`, one sample each. Noise and binarisation depend on the seed alone, so that the
-    values of two epochs differ by the model only."""
-    sums = np.zeros(3)
-    for i, start in enumerate(range(0, len(rows.x), batch_size)):
+    values of two epochs differ by the model only; workers, if given, share the batches and change no bit of the result."""
+    n = len(rows.x)
+
+    def sums_of(i):
         rng = generator(seed, VALIDATION, i)
-        x = rows.batch(np.arange(start, min(start + batch_size, len(rows.x))), rng)  # (B, D)
+        x = rows.batch(np.arange(i * batch_size, min((i + 1) * batch_size, n)), rng)  # (B, D)
         eps = rng.standard_normal((len(x), model.n_latent), model.dtype)
         terms, _ = model.forward(x, eps, beta, check=False)
-        sums += np.multiply(terms[:3], len(x))
-    return sums / len(rows.x)
+        return np.multiply(terms[:3], len(x))
+
+    batches = range(math.ceil(n / batch_size))
+    return sum(map(sums_of, batches) if workers is None else workers.deal(sums_of, batches)) / n
 
 
 def fit_lbfgs(model, x_train, x_val=None, *, iterations=200, n_samples=1, beta=1.0, binarize=True, seed=0, progress=True):

@@ -313,7 +313,7 @@ def test_exp_minus_abs_never_overflows(dtype):
 
 IMPLEMENTATIONS = {"exp": elementary._exp, "expm1": elementary._expm1, "log1p": elementary._log1p, "tanh": elementary._tanh,
                    "sigmoid": elementary._sigmoid}  # fmt: skip
-MAX_ULP_UNCOMPILED = {"exp": 1.1, "expm1": 1.4, "log1p": 1.1, "tanh": 2.0, "sigmoid": 2.0}
+MAX_ULP_UNCOMPILED = {"exp": 1.0, "expm1": 1.05, "log1p": 0.9, "tanh": 1.6, "sigmoid": 1.7}
 CONSTANTS = {"float32": elementary._FLOAT32, "float64": elementary._FLOAT64}
 
 
@@ -343,6 +343,7 @@ def test_the_arithmetic_itself_uncompiled(name, dtype, monkeypatch):
         *[largest, largest - 0.4, info.tiny, info.eps],
         *np.geomspace(info.eps / 8, largest, 60),
         *ln2 * (info.nmant + np.arange(1, 8) / 2),
+        *np.linspace(0.02, 6, 60),
     ]
     x = neighbourhood(points, dtype, width=2)
     if name == "log1p":
@@ -363,3 +364,30 @@ def test_the_arithmetic_itself_uncompiled(name, dtype, monkeypatch):
     special = uncompiled(name, np.array([0.0, INF, -INF, NAN, -0.0], dtype), monkeypatch)
     np.testing.assert_array_equal(special, np.array([zero, infinity, below, NAN, zero], dtype))
     assert np.signbit(special[-1]) == (zero == 0)
+    if name == "log1p":
+        below = uncompiled(name, np.array([-1, -1.5, -2, -1e30], dtype), monkeypatch)
+        np.testing.assert_array_equal(below, [-INF, NAN, NAN, NAN])
+
+
+@pytest.mark.parametrize("name", ["expm1", "tanh"])
+def test_the_complex_implementations_uncompiled(name):
+    x = np.array([re + 1j * im for re in (-3, -0.4, 0, 0.1, 2) for im in (-1.2, -1e-3, 0, 0.7)])
+    implementation = {"expm1": elementary._complex_expm1, "tanh": elementary._complex_tanh}[name]
+    np.testing.assert_allclose([implementation(value) for value in x], getattr(np, name)(x), rtol=1e-13, atol=1e-16)
+
+
+@dtypes
+def test_sigmoids_uncompiled(dtype, monkeypatch):
+    """The functions as they stand uncompiled, and the arithmetic of the compiled pair."""
+    x = np.concatenate([np.linspace(-40, 40, 81), np.linspace(-2, 2, 82), [0.0]]).astype(dtype)
+    sigma = 1 / (1 + np.exp(-x.astype(np.longdouble)))
+    complement = 1 / (1 + np.exp(x.astype(np.longdouble)))
+    assert np.max(error_in_ulp(np.array([elementary.sigmoid(value) for value in x]), sigma)) <= 4
+    for pair in (elementary.sigmoid_and_complement, lambda v: elementary._sigmoid_and_complement(v, CONSTANTS[dtype])):
+        values = np.array([pair(value) for value in x])
+        assert np.max(error_in_ulp(values[:, 0], sigma)) <= 4
+        assert np.max(error_in_ulp(values[:, 1], complement)) <= 4
+    for z in (0.3 + 0.2j, -2 - 1j, 1e-20j, 3 + 1e-20j):  # the complex step's
+        expected = [1 / (1 + np.exp(-z)), 1 / (1 + np.exp(z))]
+        np.testing.assert_allclose(elementary.sigmoid_and_complement(z), expected, rtol=1e-14)
+        np.testing.assert_allclose(elementary.sigmoid(z), expected[0], rtol=1e-14)

@@ -43,6 +43,30 @@ def test_dense(B, n_in, n_out, activation, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", ["identity", "tanh"])
+def test_dense_over_few_nonzeros(activation, dtype):
+    x = normal(9, 20, dtype=dtype) * (np.random.default_rng(1).random((9, 20)) < 0.2)
+    W, b, dh = normal(20, 110, dtype=dtype, scale=0.3), normal(110, dtype=dtype), normal(9, 110, dtype=dtype, seed=1)
+    kept = dh.copy()
+    h, cache = NUMBA.dense_forward(x, W, b, activation)
+    assert cache[1] is not None
+    h_numpy, cache_numpy = NUMPY.dense_forward(x, W, b, activation)
+    assert_twins([h], [h_numpy], dtype)
+    expected = NUMPY.dense_backward(dh, cache_numpy)
+    assert_twins(NUMBA.dense_backward(dh, cache), expected, dtype)
+    dW, db = np.full_like(W, np.nan), np.full_like(b, np.nan)
+    _, returned_dW, returned_db = NUMBA.dense_backward(dh, cache, dW, db)
+    assert returned_dW is dW
+    assert returned_db is db
+    assert_twins([dW, db], expected[1:], dtype)
+    np.testing.assert_array_equal(dh, kept)
+    if dtype == "float64":
+        complex_step = NUMBA.dense_forward(x, W + 1e-20j, b, activation)[0].imag
+        expected = NUMPY.dense_forward(x, W + 1e-20j, b, activation)[0].imag
+        np.testing.assert_allclose(complex_step, expected, rtol=0, atol=1e-13 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("activation", layers.ACTIVATIONS)
 def test_dense_far_beyond_the_range_of_exp_and_at_zero(activation, dtype):
     x, W, b = np.zeros((2, 1), dtype), np.zeros((1, 5), dtype), np.array([1e3, -1e3, 0, 30, -30], dtype)

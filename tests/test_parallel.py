@@ -1,13 +1,17 @@
 """Data-parallel work: shards add up to the batch, whoever computes them and in whatever order."""
 
 import threading
+import tracemalloc
 
+import numba
 import numpy as np
 import pytest
 
 import npvae
 from npvae import optim
+from npvae.batches import Rows
 from npvae.parallel import Workers, cores_available, workers_for
+from npvae.train import MinibatchGradient, validate
 
 OPTIMIZERS = (optim.SGD(), optim.Momentum(), optim.AdaGrad(), optim.RMSProp(), optim.Adam())
 
@@ -102,6 +106,51 @@ def test_map_keeps_the_order_and_passes_errors_on():
 
         with pytest.raises(ValueError, match="of the third"):
             workers.map(fail, range(3))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("n_items", [0, 1, 2, 7, 9])
+def test_deal_keeps_the_order(n, n_items):
+    with Workers(n) as workers:
+        assert workers.deal(lambda i: 10 * i, range(n_items)) == [10 * i for i in range(n_items)]
+
+
+def test_validation_has_the_same_bits_for_any_number_of_workers():
+    model = npvae.VAE(16, 2, (8,))
+    rows = Rows.of(model, np.random.default_rng(0).integers(0, 256, (70, 16), np.uint8), "x")
+    alone = validate(model, rows, batch_size=16)
+    for n in (1, 2, 3):
+        with Workers(n) as workers:
+            np.testing.assert_array_equal(validate(model, rows, batch_size=16, workers=workers), alone)
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="NUMBA_DISABLE_JIT is set")
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_step_allocates_nothing_large_and_10_000_steps_leave_nothing_behind(n):
+    """Large is an array of the batch's size: 64 × 500 floats are 128 kB; the 16-bit noise of the shards is half of that."""
+    x = np.random.default_rng(0).integers(0, 256, (100, 500), np.uint8)
+    model = npvae.VAE(500, 2, (20,))
+    optimizer, index = optim.Adam(), np.arange(64)
+    state = optim.initial_state(optimizer, model.theta)
+    with Workers(n) as workers:
+        gradient = MinibatchGradient(model, Rows.of(model, x, "x"), 64, 1, 0, workers)
+        update = workers.sliced(model.ops.adam_step)
+
+        def steps(n_steps):
+            for step in range(n_steps):
+                optimizer.step(model.theta, gradient(index, step, 1.0)[1], state, update)
+
+        tracemalloc.start()
+        try:
+            steps(3000)  # Python keeps up to 2000 freed tuples of a size for later
+            before, _ = tracemalloc.get_traced_memory()
+            tracemalloc.reset_peak()
+            steps(10_000)
+            after, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak - before < 100_000
+    assert after - before < 10_000
 
 
 def test_small_models_use_one_worker_and_large_ones_all_cores():

@@ -465,4 +465,4 @@ def test_who_watches_is_told_of_compilation(backend, progress, lines, monkeypatc
 
     monkeypatch.setattr("npvae.kernels.compile.announced", compiles)
     npvae.fit(small_model(backend=backend), lattice_rows(20), epochs=1, progress=progress)
-    assert capsys.readouterr().err.count("compiling the kernels") == lines
+    assert capsys.readouterr().out.count("compiling the kernels") == lines

@@ -12,13 +12,13 @@ from numba.core.caching import FunctionCache
 FASTMATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
 
 
-def jit(function, **options):
+def jit(function):
     """Compile `function`, cached on disk where its folder or the user's cache is writable, in memory elsewhere.
 
     error_model="numpy" makes x / 0 an infinity as in NumPy; Python's ZeroDivisionError check would stop vectorisation. nogil
-    lets the workers of `npvae.parallel` run side by side.
+    lets the workers of `npvae.parallel` run side by side. Nobody calls kernels from C, and a wrapper for that takes long.
     """
-    kernel = numba.njit(function, **{"error_model": "numpy", "fastmath": FASTMATH, "nogil": True, **options})
+    kernel = numba.njit(function, error_model="numpy", fastmath=FASTMATH, nogil=True, no_cfunc_wrapper=True)
     if not numba.config.DISABLE_JIT:
         with contextlib.suppress(RuntimeError):  # "no locator available": there is no place that can be written
             kernel._cache = Cache(function)

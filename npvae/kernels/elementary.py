@@ -105,7 +105,7 @@ _FLOAT64 = _constants(
 )  # fmt: skip
 
 # Not the kernels' flag set: `reassoc` would cancel the two-part sums. Code inlined from here keeps these flags.
-_OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
+_OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True, "no_cfunc_wrapper": True}
 _helper = register_jitable(**_OPTIONS)
 
 
@@ -192,7 +192,11 @@ def _exp(x, c):
     return power * _power_of_two(lower_half, c) * _power_of_two(bits - lower_half, c)
 
 
-@_implement(expm1, lambda x: np.expm1(x.real) * np.cos(x.imag) - 2 * np.sin(x.imag / 2) ** 2 + 1j * np.exp(x).imag)
+def _complex_expm1(x):
+    return np.expm1(x.real) * np.cos(x.imag) - 2 * np.sin(x.imag / 2) ** 2 + 1j * np.exp(x).imag
+
+
+@_implement(expm1, _complex_expm1)
 def _expm1(x, c):
     bounded = -c.flat if x < -c.flat else x
     half = _half_expm1(c.high if bounded > c.high else bounded, c)

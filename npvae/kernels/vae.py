@@ -5,6 +5,8 @@ workers of `npvae.parallel` wait for each other's Python. Here the work of one s
 are views of a workspace that is allocated once; the table `layers` says where they are.
 """
 
+import functools
+from types import FunctionType
 from typing import NamedTuple
 
 import numpy as np
@@ -12,12 +14,12 @@ import scipy.linalg.cython_blas  # noqa: F401  (the BLAS of np.dot in a kernel: 
 
 from npvae.kernels.compile import jit
 from npvae.kernels.latent import latent_rows_backward, latent_rows_forward
-from npvae.kernels.layers import CODES, IDENTITY, activation_backward, activation_forward
+from npvae.kernels.layers import BACKWARD, FORWARD, identity_backward, identity_forward
 from npvae.kernels.likelihood import bernoulli, gaussian
 from npvae.kernels.sparse import SPARSE, WIDE, combine_rows, count_nonzeros, find, transpose
 
-# One layer: its widths and activation, where its parameters start in theta, and its arrays in floats and integers.
-LAYER = np.dtype([(name, np.int64) for name in ("n_in", "n_out", "activation", "W", "b", "pre", "h", "dpre", "dx",
+# One layer: its widths, whether it has an activation, and where its arrays start in theta, floats and integers.
+LAYER = np.dtype([(name, np.int64) for name in ("n_in", "n_out", "activated", "W", "b", "pre", "h", "dpre", "dx",
                   "starts", "columns", "values", "is_sparse", "need_dx")])  # fmt: skip
 
 
@@ -50,11 +52,11 @@ def workspace(model, n_rows, n_samples):
         n_in, n_out = model.shapes[f"{name}.W"]
         rows = n_rows * (1 if i < len(model.encoder_layers) else n_samples)
         n_nonzeros = int(SPARSE * rows * n_in) + 1
-        layer["n_in"], layer["n_out"], layer["activation"], layer["need_dx"] = n_in, n_out, CODES[activation], i > 0
+        layer["n_in"], layer["n_out"], layer["activated"], layer["need_dx"] = n_in, n_out, activation != "identity", i > 0
         layer["W"], layer["b"] = parameter, parameter + n_in * n_out
         parameter += n_in * n_out + n_out
         layer["pre"], layer["dpre"], layer["dx"] = floats(rows * n_out), floats(rows * n_out), floats(rows * n_in)
-        layer["h"] = layer["pre"] if activation == "identity" else floats(rows * n_out)
+        layer["h"] = floats(rows * n_out) if layer["activated"] else layer["pre"]
         # the non-zeros of the layer's input, and behind them those of the transposed input
         layer["starts"] = integers(rows + 1 + n_in + 1)
         layer["columns"], layer["values"] = integers(2 * n_nonzeros), floats(2 * n_nonzeros)
@@ -67,7 +69,8 @@ def gradient(model, x, eps, beta, batch_size, out, space):
     variance = model.sigma**2 if model.likelihood == "gaussian" else 0.0
     samples = eps if eps.ndim == 3 else eps[None]  # (S, B, L)
     layers, n_encoder, floats, integers = space
-    return _gradient(model.theta, layers, n_encoder, variance, x, samples, float(beta), batch_size, floats, integers, out)
+    kernel = gradient_kernel(model.activation)
+    return kernel(model.theta, layers, n_encoder, variance, x, samples, float(beta), batch_size, floats, integers, out)
 
 
 def _norm2(a):
@@ -97,7 +100,10 @@ def _layers_forward(theta, layers, x, floats, integers):
         else:
             np.dot(h, W, pre)
         h = matrix(floats, layer["h"], len(x), layer["n_out"])
-        activation_forward(layer["activation"], pre, b, h)
+        if layer["activated"]:
+            activation_forward(pre, b, h)
+        else:
+            identity_forward(pre, b, h)
     return h
 
 
@@ -108,10 +114,13 @@ def _layers_backward(theta, layers, x, dh, floats, integers, grad):
         layer = layers[i]
         n_in, n_out = layer["n_in"], layer["n_out"]
         pre, h = matrix(floats, layer["pre"], len(x), n_out), matrix(floats, layer["h"], len(x), n_out)
-        dpre = dh if layer["activation"] == IDENTITY else matrix(floats, layer["dpre"], len(x), n_out)
+        dpre = matrix(floats, layer["dpre"], len(x), n_out) if layer["activated"] else dh
         below = x if i == 0 else matrix(floats, layers[i - 1]["h"], len(x), n_in)
         dW, db = matrix(grad, layer["W"], n_in, n_out), grad[layer["b"] : layer["b"] + n_out]
-        activation_backward(layer["activation"], dh, pre, h, dpre, db)
+        if layer["activated"]:
+            activation_backward(dh, pre, h, dpre, db)
+        else:
+            identity_backward(dh, pre, h, dpre, db)
         if layer["is_sparse"]:
             starts, columns, values = nonzeros(layer, len(x), floats, integers)
             column_starts = integers[layer["starts"] + len(x) + 1 :][: n_in + 1]
@@ -156,6 +165,20 @@ def _model_gradient(theta, layers, n_encoder, variance, x, eps, beta, batch_size
 
 
 matrix, norm2, nonzeros = jit(_matrix), jit(_norm2), jit(_nonzeros)
-layers_forward = jit(_layers_forward)
-layers_backward = jit(_layers_backward)
-_gradient = jit(_model_gradient)
+# Names in the functions above that `gradient_kernel` gives their meaning.
+activation_forward, activation_backward = identity_forward, identity_backward
+layers_forward, layers_backward = _layers_forward, _layers_backward
+
+
+@functools.cache
+def gradient_kernel(activation):
+    """`_model_gradient`, compiled for one activation: for all of them at once would take seconds more."""
+
+    def compiled(function, **names):  # a copy with a name of its own, under which Numba caches it
+        copy = FunctionType(function.__code__, {**globals(), **names})
+        copy.__qualname__ = f"{function.__name__}_{activation}"
+        return jit(copy)
+
+    forward = compiled(_layers_forward, activation_forward=FORWARD[activation])
+    backward = compiled(_layers_backward, activation_backward=BACKWARD[activation])
+    return compiled(_model_gradient, layers_forward=forward, layers_backward=backward)

@@ -1,0 +1,207 @@
+"""Each kernel against its NumPy twin and against the time that moving its arrays through memory takes, on one thread.
+
+    python benchmarks/bench_ops.py [--repeats N]
+
+Verifies, then times: a kernel whose result is not its twin's is an error, and no times are printed. The arrays are float32, of
+the sizes of one worker's shard of 784-400-20 @ 128: 64 rows. The bound is the bytes that a kernel must read and write, over the
+bytes per second of a copy of arrays as large. Products have BLAS for a twin; a second table shows at which share of non-zeros
+the products over non-zeros begin to win. Kernels that compute exponentials are far above the bound: arithmetic limits them.
+The backward passes of sigmoid and silu compute again what NumPy's forward passes kept, and win only together with those.
+"""
+
+import argparse
+from statistics import median
+
+import numpy as np
+from common import machine, print_machine, save, seconds_per_call
+from matplotlib.figure import Figure
+from threadpoolctl import threadpool_limits
+
+import npvae
+from npvae import optim
+from npvae.backend import NUMPY
+from npvae.kernels import NUMBA, layers, sparse
+from npvae.layers import ACTIVATIONS
+
+B, D, H, L = 64, 784, 400, 20
+DENSITY = 0.13  # of binarised MNIST
+
+
+def cases():
+    """(name, kernel, twin, bytes moved) of every kernel; both functions return what is to be equal."""
+    rng = np.random.default_rng(0)
+
+    def normal(*shape):
+        return rng.standard_normal(shape, np.float32)
+
+    out = []
+    for name in ACTIVATIONS:
+        out += dense_cases(name, normal)
+    posterior, eps, dz, dkl = normal(B, 2 * L), normal(B, L), normal(B, L), normal(B, L)
+    forwards = [lambda ops=ops: ops.latent_forward(posterior, eps)[0][:2] for ops in (NUMBA, NUMPY)]
+    caches = [ops.latent_forward(posterior, eps)[1] for ops in (NUMBA, NUMPY)]
+    pairs = zip((NUMBA, NUMPY), caches)
+    backwards = [lambda ops=ops, cache=cache: [ops.latent_backward(dz, dkl, cache)] for ops, cache in pairs]
+    out += [("latent forward", *forwards, 7 * eps.nbytes), ("latent backward", *backwards, 9 * eps.nbytes)]
+    output, x = 3 * normal(B, D), (rng.random((B, D)) < DENSITY).astype(np.float32)
+    for name, args in [("bernoulli", (output, x)), ("gaussian", (output, x, 0.1))]:
+        out.append((f"{name} nll, value and gradient", *(nll_of(ops, name, args) for ops in (NUMBA, NUMPY)), 3 * x.nbytes))
+    grey, noise = rng.integers(0, 256, (1000, D), np.uint8), rng.integers(0, 2**16, (B, D), np.uint16)
+    index = rng.integers(0, 1000, B)
+    drawn = [(ops, np.empty((B, D), np.float32)) for ops in (NUMBA, NUMPY)]
+    binarize = [lambda ops=ops, x=x: [ops.binarize(grey, index, noise, 1 / 255, x)] for ops, x in drawn]
+    out.append(("binarize", *binarize, 7 * noise.size))
+    out.append(adam_case(normal))
+    return out
+
+
+def dense_cases(name, normal):
+    """Bias and activation of one layer, forward and backward, without the products."""
+    pre, b, dh = normal(B, H), normal(H), normal(B, H)
+    forward, backward = ACTIVATIONS[name]
+    shifted, h, dpre, db = pre.copy(), np.empty_like(pre), np.empty_like(pre), np.empty_like(b)
+    in_place = name == "identity"
+
+    def kernel_forward():
+        shifted[:] = pre  # the copy stands for the product that fills it
+        layers.FORWARD[name](shifted, b, shifted if in_place else h)
+        return [shifted if in_place else h]
+
+    def kernel_backward():
+        layers.BACKWARD[name](dh, shifted, h, dh if in_place else dpre, db)
+        return [dh if in_place else dpre, db]
+
+    def twin_forward():
+        shifted_here = pre.copy()
+        shifted_here += b
+        return [forward(shifted_here)[0]]
+
+    kernel_forward()
+    cache = forward(pre + b)[1]
+
+    def twin_backward():
+        dpre_here = backward(dh, cache)
+        return [dpre_here, dpre_here.sum(axis=0)]
+
+    return [
+        (f"bias and {name} forward", kernel_forward, twin_forward, (2 if in_place else 4) * pre.nbytes),
+        (f"bias and {name} backward", kernel_backward, twin_backward, (1 if in_place else 3) * pre.nbytes),
+    ]
+
+
+def nll_of(ops, name, args):
+    forward, backward = getattr(ops, f"{name}_nll_forward"), getattr(ops, f"{name}_nll_backward")
+    dnll = np.full(B, 1 / B)
+
+    def value_and_gradient():
+        nll, cache = forward(*args)
+        return nll, backward(dnll, cache)
+
+    return value_and_gradient
+
+
+def adam_case(normal):
+    """A step on all parameters of 784-400-20 with the gradients of two shards."""
+    theta = npvae.VAE(D, L, (H,), backend="numpy").theta
+    grad, settings = 1e-3 * normal(2, theta.size), (10, 1e-3, 0.9, 0.999, 1e-8)
+    states = [[theta.copy(), np.zeros_like(theta), np.full_like(theta, 1e-6)] for _ in range(2)]
+
+    def step(op, state):
+        op(state[0], grad, *state[1:], *settings)
+        return state
+
+    ops = NUMBA.adam_step, optim.adam_step
+    return "Adam, two shards", *(lambda op=op, state=state: step(op, state) for op, state in zip(ops, states)), 8 * theta.nbytes
+
+
+def bytes_per_second(n_bytes):
+    """Of a copy that reads and writes n_bytes in all."""
+    source = np.ones(max(n_bytes // 2, 64), np.uint8)
+    target = np.empty_like(source)
+    return 2 * source.size / seconds_per_call(lambda: np.copyto(target, source))
+
+
+def verify(name, kernel, twin):
+    """SystemExit if the kernel's results are not its twin's."""
+    for ours, theirs in zip(kernel(), twin(), strict=True):
+        if not np.allclose(ours, theirs, rtol=1e-5, atol=3e-6 * np.abs(theirs).max()):
+            raise SystemExit(f"no times: {name} differs from its NumPy twin by {np.abs(ours - theirs).max()}")
+
+
+def product_rows(repeats):
+    """pre = x W and dW = xᵀ dpre over the non-zeros against BLAS, at several densities; listing the non-zeros included."""
+    rng = np.random.default_rng(1)
+    W, dpre = rng.standard_normal((D, H), np.float32), rng.standard_normal((B, H), np.float32)
+    pre, dW = np.empty((B, H), np.float32), np.empty((D, H), np.float32)
+    rows = []
+    for density in (0.05, DENSITY, 0.2, 0.3, 0.4, 0.5):
+        x = (rng.random((B, D)) < density).astype(np.float32)
+        n = np.count_nonzero(x)
+        found = np.empty(B + 1, np.int32), np.empty(n + 1, np.int32), np.empty(n + 1, np.float32)
+
+        def over_nonzeros(x=x, found=found):
+            sparse.find(x, *found)
+            sparse.combine_rows(*found, W, pre)
+            sparse.combine_rows(*sparse.transposed(found, D), dpre, dW)
+            return pre, dW
+
+        def blas(x=x):
+            return np.matmul(x, W), np.matmul(x.T, dpre)
+
+        verify("the product over non-zeros", over_nonzeros, blas)
+        rows.append({"density": density, **alternate(over_nonzeros, blas, repeats)})
+    return rows
+
+
+def alternate(kernel, twin, repeats):
+    """Microseconds of both, medians of measurements by turns."""
+    pairs = [(seconds_per_call(kernel), seconds_per_call(twin)) for _ in range(repeats)]
+    kernel_seconds, twin_seconds = (1e6 * median(column) for column in zip(*pairs))
+    return {"kernel": kernel_seconds, "twin": twin_seconds}
+
+
+def draw(rows, products):
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1.4, 1))
+    names = [row["name"] for row in rows]
+    left.barh(names, [row["twin"] / row["kernel"] for row in rows], color="#228833")
+    left.axvline(1, color="black", lw=1, ls="--")
+    left.set(xscale="log", xlabel="time of NumPy / time of the kernel")
+    left.invert_yaxis()
+    left.tick_params(axis="y", labelsize=7)
+    densities = [row["density"] for row in products]
+    right.plot(densities, [row["kernel"] for row in products], "o-", color="#228833", label="over the non-zeros")
+    right.plot(densities, [row["twin"] for row in products], "s-", color="#4477aa", label="BLAS")
+    right.axvline(sparse.SPARSE, color="black", lw=1, ls="--")
+    right.set(xlabel="share of non-zeros (dashed: where npvae changes)", ylim=0)
+    right.set_ylabel(f"µs of x W and xᵀ dpre, {B} × {D} × {H}")
+    right.legend(frameon=False)
+    return figure
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--repeats", type=int, default=7, metavar="N", help="measurements of each, by turns (default: 7)")
+    args = parser.parse_args()
+    info = machine()
+    print_machine(info)
+    with threadpool_limits(1):
+        found = cases()
+        for name, kernel, twin, _ in found:
+            verify(name, kernel, twin)
+        print(f"{'':34}{'kernel':>9}{'NumPy':>9}{'bound':>9}  µs   NumPy/kernel  kernel/bound")
+        rows = []
+        for name, kernel, twin, n_bytes in found:
+            row = {"name": name, **alternate(kernel, twin, args.repeats), "bound": 1e6 * n_bytes / bytes_per_second(n_bytes)}
+            rows.append(row)
+            print(f"{name:34}{row['kernel']:9.1f}{row['twin']:9.1f}{row['bound']:9.1f}{row['twin'] / row['kernel']:14.1f}"
+                  f"{row['kernel'] / row['bound']:14.1f}", flush=True)  # fmt: skip
+        products = product_rows(args.repeats)
+    print(f"\nx W and xᵀ dpre, {B} × {D} × {H}    over non-zeros     BLAS  µs")
+    for row in products:
+        print(f"{row['density']:8.0%} non-zeros {row['kernel']:24.0f}{row['twin']:9.0f}")
+    save("ops", {"machine": info, "rows": rows, "products": products}, draw(rows, products))
+
+
+if __name__ == "__main__":
+    main()
