@@ -1,6 +1,7 @@
 """What the commands of `npvae` do. Each takes the parsed options and returns the exit status."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -136,7 +137,10 @@ def print_results(run_folder, model, dataset, results):
     print(f"          measured on {results['rows']:,} validation rows; means per datum\n")
     print(f"ELBO              {results['elbo']:10.3f} nats  ± {error:.3f}, the noise of {results['elbo_samples']} z per datum")
     print(f"  nll             {results['nll']:10.3f} nats  −ELBO = nll + kl")
-    print(f"  kl              {results['kl']:10.3f} nats")
+    print(f"  kl              {results['kl']:10.3f} nats  = I(x; z) + KL(q(z) ‖ p(z))")
+    most = math.log(results["rows"])
+    print(f"    I(x; z)       {results['mutual_information']:10.3f} nats  what z tells about x, at most {most:.3f}")
+    print(f"    KL(q(z)‖p(z)) {results['aggregate_kl']:10.3f} nats  how far all rows' z together are from the prior")
     print(f"log p(x) at least {results['log_likelihood']:10.3f} nats  importance-weighted, {n_samples} samples per datum")
     print(f"bits per dimension{bits['elbo']:10.4f} bits  from the ELBO; {bits['log_likelihood']:.4f} from log p(x)")
     print(f"active units      {results['active_units']:6} of {model.n_latent}   Var(mu) over the data above 0.01\n")

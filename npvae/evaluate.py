@@ -1,4 +1,4 @@
-"""What a trained model is worth: ELBO, importance-weighted log-likelihood, active units, bits per dimension.
+"""What a trained model is worth: ELBO, importance-weighted log-likelihood, active units, parts of the KL, bits per dimension.
 
 Data x (B, D) is what the model describes: for the Bernoulli likelihood zeros and ones, so binarise grey images first
 (`npvae.model_input`). `rng` is a Generator or a seed. All sums and exponentials are in float64, whatever the model's dtype.
@@ -16,6 +16,7 @@ from npvae.latent import gaussian_kl_forward
 from npvae.train import progress_bar
 
 ROWS_PER_PASS = 2000  # decoder rows at a time: keeps memory flat and the products in cache
+PAIRS_PER_PASS = 4_000_000  # pairs of data at a time: 32 MB
 
 
 class Elbo(NamedTuple):
@@ -108,6 +109,35 @@ def kl_per_dimension(model, x):
 def active_units(model, x, threshold=0.01):
     """Which latent dimensions are in use, (L,) bool: those with Var_x(E_q[z|x]) above the threshold. Burda et al. 2016."""
     return posterior_means(model, x)[0].var(axis=0) > threshold
+
+
+class KlParts(NamedTuple):
+    """The mean KL(q(z|x) ‖ p(z)) in its two parts, in nats; they add up to it."""
+
+    mutual_information: float  # I(x; z) between a datum of the set and its z: what z tells about which datum it was
+    aggregate_kl: float  # KL(q(z) ‖ p(z)) of the aggregate posterior q(z) = 1/n Σ_i q(z|x_i): how far it is from the prior
+
+
+def kl_parts(model, x, rng=None):
+    """E_x KL(q(z|x) ‖ p(z)) = I(x; z) + KL(q(z) ‖ p(z)), q(z) over all n rows of x. Hoffman & Johnson 2016, equation 6.
+
+    I(x; z) = E[log q(z|x) − log q(z)] with one draw z ~ q(z|x) per datum; it is at most log n.
+    """
+    x, rng = model.check_data(x), np.random.default_rng(rng)
+    encoded = [model.encode(x[rows]) for rows in _slices(len(x), ROWS_PER_PASS)]
+    mu, logvar = (np.concatenate(parts).astype(np.float64) for parts in zip(*encoded))  # (n, L)
+    eps = rng.standard_normal(mu.shape)
+    z = mu + np.exp(0.5 * logvar) * eps
+    log_q_given_own = -0.5 * (eps * eps + logvar).sum(axis=1)  # the constants cancel
+    precision = np.exp(-logvar)
+    offset = (mu * mu * precision + logvar).sum(axis=1)
+    log_q = np.empty(len(x))
+    for rows in _slices(len(x), max(1, PAIRS_PER_PASS // len(x))):  # Σ_l (z − mu)²/σ² of every pair, by three products
+        distance = (z[rows] ** 2) @ precision.T - 2 * z[rows] @ (mu * precision).T + offset  # (rows, L) @ (L, n)
+        log_q[rows] = log_sum_exp(-0.5 * distance.T) - math.log(len(x))
+    information = float(np.mean(log_q_given_own - log_q))
+    mean_kl = float(gaussian_kl_forward(mu, logvar)[0].sum(axis=1).mean())
+    return KlParts(information, mean_kl - information)
 
 
 def bits_per_dimension(nats, n_features):

@@ -147,12 +147,15 @@ def measure(model, dataset, n_samples, seed=0, progress=False):
     """Everything `npvae evaluate` tells of a model, on the validation rows of a Dataset, as plain values for JSON."""
     x = model_input(model, dataset.x_val, seed, "validation rows")
     bound = evaluate.elbo(model, x, seed, ELBO_SAMPLES)
+    information, aggregate_kl = evaluate.kl_parts(model, x, seed)
     log_likelihood = float(evaluate.log_likelihood(model, x, n_samples, seed, progress).mean())
     return {
         "rows": len(x),
         "elbo": bound.elbo,
         "nll": bound.nll,
         "kl": bound.kl,
+        "mutual_information": information,
+        "aggregate_kl": aggregate_kl,
         "elbo_standard_error": bound.standard_error,
         "elbo_samples": ELBO_SAMPLES,
         "log_likelihood": log_likelihood,

@@ -246,7 +246,9 @@ def test_evaluate_prints_the_numbers_of_its_json_with_their_units(run, capsys):
         "measured on 130 validation rows; means per datum",
         f"ELBO {results['elbo']:.3f} nats ± {error:.3f}, the noise of 10 z per datum",
         f" nll {results['nll']:.3f} nats −ELBO = nll + kl",
-        f" kl {results['kl']:.3f} nats",
+        f" kl {results['kl']:.3f} nats = I(x; z) + KL(q(z) ‖ p(z)) ",
+        f" I(x; z) {results['mutual_information']:.3f} nats what z tells about x, at most 4.868 ",
+        f" KL(q(z)‖p(z)) {results['aggregate_kl']:.3f} nats ",
         f"log p(x) at least {results['log_likelihood']:.3f} nats importance-weighted, 100 samples per datum",
         f"bits per dimension {bits['elbo']:.4f} bits from the ELBO; {bits['log_likelihood']:.4f} from log p(x)",
         f"active units {results['active_units']} of 2 ",
@@ -266,6 +268,7 @@ def test_evaluate_json_is_what_the_library_says(run, capsys):
     assert (results["elbo_samples"], results["log_likelihood_samples"], results["n_latent"]) == (10, 20, 2)
     assert tuple(results[name] for name in ("elbo", "nll", "kl", "elbo_standard_error")) == pytest.approx(bound)
     assert results["log_likelihood"] == pytest.approx(log_likelihood)
+    assert (results["mutual_information"], results["aggregate_kl"]) == pytest.approx(evaluate.kl_parts(model, x, 5))
     assert results["kl_per_dimension"] == pytest.approx(evaluate.kl_per_dimension(model, x).tolist())
     bits = {"elbo": -bound.elbo / 256 / np.log(2), "log_likelihood": -log_likelihood / 256 / np.log(2)}
     assert results["bits_per_dimension"] == pytest.approx(bits)

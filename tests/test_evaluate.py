@@ -188,3 +188,56 @@ def test_numbers_of_samples_that_cannot_be_are_refused(n_samples):
     for estimate in (evaluate.elbo, evaluate.log_likelihood):
         with pytest.raises(ValueError, match="n_samples must be an integer of at least 1"):
             estimate(model, x, rng=0, n_samples=n_samples)
+
+
+class Encoder(npvae.VAE):
+    """A model whose posteriors are given: row i of the data, which is i, has mu[i] and logvar[i]."""
+
+    def encode(self, x):
+        index = x[:, 0].astype(int)
+        return self.mu[index], self.logvar[index]
+
+
+def encoder(mu, logvar):
+    model = Encoder(1, np.shape(mu)[1], (), likelihood="gaussian", dtype="float64")
+    model.mu, model.logvar = np.array(mu, float), np.array(logvar, float)
+    return model, np.arange(len(mu), dtype=float)[:, None]
+
+
+def test_posteriors_that_ignore_x_have_no_mutual_information():
+    model, x = encoder(np.full((7, 3), 0.4), np.full((7, 3), -1.0))
+    information, aggregate_kl = evaluate.kl_parts(model, x, 0)
+    assert information == pytest.approx(0, abs=1e-14)
+    assert aggregate_kl == pytest.approx(3 * 0.5 * (0.16 + np.expm1(-1) + 1), rel=1e-12)
+
+
+def test_posteriors_that_do_not_overlap_tell_which_datum_it_was():
+    n = 50
+    model, x = encoder(np.arange(2.0 * n).reshape(n, 2), np.full((n, 2), -12.0))
+    information, aggregate_kl = evaluate.kl_parts(model, x, 0)
+    assert information == pytest.approx(math.log(n), rel=1e-7)
+    kl = evaluate.kl_per_dimension(model, x).sum()
+    assert information + aggregate_kl == pytest.approx(kl, rel=1e-12)
+
+
+def test_mutual_information_is_that_of_quadrature():
+    mu, logvar = np.array([[-0.5], [0.3], [1.4]]), np.array([[-1.0], [0.2], [-0.3]])
+    model, x = encoder(np.repeat(mu, 4, axis=0), np.repeat(logvar, 4, axis=0))  # each datum four times is the same q(z)
+    z = np.linspace(-12, 12, 20001)
+    q = np.exp(-0.5 * ((z - mu) ** 2 / np.exp(logvar) + logvar + math.log(2 * math.pi)))  # (3, points)
+    exact = np.mean(np.sum(q * (np.log(q) - np.log(q.mean(axis=0))), axis=1)) * (z[1] - z[0])
+    parts = np.array([evaluate.kl_parts(model, x, seed) for seed in range(2000)])
+    error = parts[:, 0].std() / math.sqrt(len(parts))
+    assert abs(parts[:, 0].mean() - exact) < 4 * error < 0.05
+    mixture = q.mean(axis=0)
+    prior = np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+    assert abs(parts[:, 1].mean() - np.sum(mixture * np.log(mixture / prior)) * (z[1] - z[0])) < 4 * error
+
+
+def test_kl_parts_pass_by_pass_are_the_same(monkeypatch):
+    rng = np.random.default_rng(0)
+    model, x = encoder(rng.standard_normal((11, 2)), rng.standard_normal((11, 2)))
+    whole = evaluate.kl_parts(model, x, 0)
+    monkeypatch.setattr(evaluate, "PAIRS_PER_PASS", 25)
+    monkeypatch.setattr(evaluate, "ROWS_PER_PASS", 4)
+    assert evaluate.kl_parts(model, x, 0) == pytest.approx(whole, rel=1e-12)

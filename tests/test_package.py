@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import json
 import re
 import subprocess
 import sys
@@ -110,3 +111,11 @@ def test_ci_runs_exactly_the_test_command_of_the_readme():
 def test_files_and_folders_that_the_readme_names_exist():
     for name in re.findall(r"[(`]((?:npvae|tests|examples|benchmarks|\.ci)/[\w./-]*)[)`]", README):
         assert (ROOT / name).exists(), name
+
+
+def test_the_speed_table_in_the_readme_is_the_saved_result(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import bench_step
+
+    table = re.search(r"<!-- python benchmarks/bench_step.py --markdown -->\n(.*?)\n<!-- end -->", README, re.DOTALL)[1]
+    assert table == bench_step.markdown(json.loads((ROOT / "benchmarks/results/step.json").read_text()))
