@@ -7,6 +7,7 @@ The map, in the order to read it (each file knows only those above it):
     likelihood.py    p(x|z): negative log-likelihoods              } side by side
     gradcheck.py     complex step, directional, Taylor, adjoint and finite-difference checks, for your own layers too
     optim.py         optimisers over one flat parameter vector
+    schedules.py     learning rates and weights of the KL that change with the step
     backend.py       the table of ops: NumPy to be read, Numba to be run
     kernels/         the compiled twins, one file for each of the files above, and the Ising simulation
     checks.py        what is refused at the boundary, and how it is said
@@ -30,7 +31,7 @@ The map, in the order to read it (each file knows only those above it):
                                                              loss = mean over batch of (nll + beta * kl)
 """
 
-from npvae import checkpoint, data, evaluate, gradcheck, latent, layers, likelihood, optim
+from npvae import checkpoint, data, evaluate, gradcheck, latent, layers, likelihood, optim, schedules
 from npvae.batches import model_input
 from npvae.optim import SGD, AdaGrad, Adam, Momentum, RMSProp
 from npvae.train import History, fit, fit_lbfgs
@@ -40,5 +41,5 @@ __version__ = "0.1.0"
 
 __all__ = [
     "SGD", "VAE", "AdaGrad", "Adam", "History", "Momentum", "RMSProp", "Terms", "checkpoint", "data", "evaluate", "fit",
-    "fit_lbfgs", "gradcheck", "latent", "layers", "likelihood", "model_input", "optim",
+    "fit_lbfgs", "gradcheck", "latent", "layers", "likelihood", "model_input", "optim", "schedules",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ import sys
 from npvae import commands
 from npvae.commands import DEFAULTS
 from npvae.layers import ACTIVATIONS
+from npvae.parameters import INITIALIZATIONS
 from npvae.vae import LIKELIHOODS
 
 
@@ -114,6 +115,9 @@ def _add_train(subparsers):
     add("--sigma", "standard deviation of the gaussian likelihood, in units of the data", metavar="S", type=positive)
     add("--learning-rate", "Adam's step size", metavar="R", type=positive)
     add("--beta", "weight of the KL in the loss nll + beta kl; 1 is the ELBO", metavar="B", type=not_negative)
+    add("--annealing-epochs", "epochs over which the weight of the KL rises from 0 to --beta, against posterior collapse",
+        metavar="N", type=integer(0))  # fmt: skip
+    add("--initialization", "of the weights: glorot, or he, made for relu", metavar="I", choices=list(INITIALIZATIONS))
     add("--seed", "of weights, order and noise; the same seed repeats the run", metavar="S", type=integer(0))
     add("--workers", "threads that share each batch (default: one for small models, else the cores available)",
         metavar="N", type=integer(1))  # fmt: skip

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from npvae import runs
+from npvae.schedules import Linear
 
 DEFAULTS = {
     "data": "ising",
@@ -19,6 +20,8 @@ DEFAULTS = {
     "sigma": 0.1,
     "learning_rate": 1e-3,
     "beta": 1.0,
+    "annealing_epochs": 0,
+    "initialization": "glorot",
     "seed": 0,
 }
 
@@ -47,6 +50,7 @@ def train(args):
             likelihood=arguments["likelihood"],
             sigma=arguments["sigma"],
             seed=arguments["seed"],
+            initialization=arguments["initialization"],
         )
         for name, rows in [("training data", dataset.x_train), ("validation data", dataset.x_val)]:
             Rows.of(model, rows, name)  # refuse unusable data before a folder is made
@@ -60,7 +64,7 @@ def train(args):
         epochs=arguments["epochs"],
         batch_size=arguments["batch_size"],
         optimizer=optimizer,
-        beta=arguments["beta"],
+        beta=_beta(arguments, len(dataset.x_train)),
         seed=arguments["seed"],
         workers=arguments["workers"],
         on_epoch=lambda state: runs.save_progress(folder, model, state),
@@ -69,6 +73,14 @@ def train(args):
     pictures = runs.draw_pictures(folder, model, dataset, history)
     _report_training(folder, history, pictures)
     return 0
+
+
+def _beta(arguments, n_rows):
+    """The weight of the KL: a number, or the line that rises to it over the first epochs."""
+    if not arguments["annealing_epochs"]:
+        return arguments["beta"]
+    steps_per_epoch = math.ceil(n_rows / arguments["batch_size"])
+    return Linear(arguments["annealing_epochs"] * steps_per_epoch, 0.0, arguments["beta"])
 
 
 def _new_arguments(args):
@@ -91,7 +103,7 @@ def _resumed_arguments(args):
         options = ", ".join("--" + name.replace("_", "-") for name in given)
         raise ValueError(f"--resume takes the settings of {args.out}/config.json; leave out {options}")
     changes = {name: getattr(args, name) for name in ("epochs", "workers") if getattr(args, name) is not None}
-    return {**arguments, **changes}
+    return {**DEFAULTS, **arguments, **changes}
 
 
 def _report_training(folder, history, pictures):

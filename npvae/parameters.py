@@ -52,3 +52,13 @@ def glorot_uniform(parameters, rng):
         if value.ndim == 2:
             bound = math.sqrt(6 / sum(value.shape))
             value[:] = rng.uniform(-bound, bound, value.shape)
+
+
+def he_normal(parameters, rng):
+    """Set every W to N(0, 2/n_in), made for rectifiers, and leave each b as it is. He et al. 2015, equation 10."""
+    for value in parameters.values():
+        if value.ndim == 2:
+            value[:] = math.sqrt(2 / len(value)) * rng.standard_normal(value.shape)
+
+
+INITIALIZATIONS = {"glorot": glorot_uniform, "he": he_normal}

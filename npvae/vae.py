@@ -12,7 +12,7 @@ from npvae.backend import BACKENDS, load_ops
 from npvae.latent import clip_logvar_forward, split_posterior
 from npvae.layers import ACTIVATIONS
 from npvae.likelihood import accumulator, bernoulli_mean
-from npvae.parameters import check_dtype, glorot_uniform, shapes_of, size_of, views_of
+from npvae.parameters import INITIALIZATIONS, check_dtype, shapes_of, size_of, views_of
 
 LIKELIHOODS = ("bernoulli", "gaussian")
 MAX_PARAMETERS = 2**31  # 8 GB of float32: beyond this a size is a slip of the keyboard
@@ -48,19 +48,21 @@ class VAE:
     likelihood       "bernoulli" (x in [0, 1], logits) or "gaussian" (mean, with fixed standard deviation sigma)
     backend          "numba" (compiled ops) or "numpy" (the ops as they read)
     dtype            "float32" to train, "float64" to check, "complex128" for the complex step
-    seed             of the initial weights: Glorot-uniform (Glorot & Bengio 2010), zero biases
+    seed             of the initial weights
     decoder_hidden   widths of the decoder's hidden layers; the encoder's in reverse if None
     sigma            standard deviation of the Gaussian likelihood, in units of x
+    initialization   of the weights: "glorot" (uniform, Glorot & Bengio 2010) or "he" (normal, He et al. 2015); biases are zero
 
     `theta` is the flat vector of every parameter, `parameters` maps names to its views. Raises ValueError for what cannot
     be: unknown names, sizes below 1 or of more than 2^31 parameters.
     """
 
     def __init__(self, n_features, n_latent=2, hidden=(400,), activation="relu", likelihood="bernoulli", backend="numba",
-                 dtype="float32", seed=0, decoder_hidden=None, sigma=0.1):  # fmt: skip
+                 dtype="float32", seed=0, decoder_hidden=None, sigma=0.1, initialization="glorot"):  # fmt: skip
         checks.choice("activation", activation, [name for name in ACTIVATIONS if name != "identity"])
         checks.choice("likelihood", likelihood, LIKELIHOODS)
         checks.choice("backend", backend, BACKENDS)
+        checks.choice("initialization", initialization, list(INITIALIZATIONS))
         self.dtype = check_dtype(dtype)
         self.n_features = checks.integer("n_features", n_features, 1)
         self.n_latent = checks.integer("n_latent", n_latent, 1)
@@ -69,7 +71,7 @@ class VAE:
         self.decoder_hidden = tuple(checks.integer("decoder_hidden", width, 1) for width in decoder_hidden)
         self.activation, self.likelihood, self.backend = activation, likelihood, backend
         self.sigma = checks.number("sigma", sigma, 0, exclusive=True)
-        self.seed = checks.integer("seed", seed, 0)
+        self.seed, self.initialization = checks.integer("seed", seed, 0), initialization
         self.ops = load_ops(backend)
         self.encoder_layers = [*((f"encoder.{i}", activation) for i in range(len(self.hidden))), ("posterior", "identity")]
         self.decoder_layers = [
@@ -82,7 +84,7 @@ class VAE:
             raise ValueError(f"n_features, n_latent and hidden ask for {n_parameters:,} parameters; at most {MAX_PARAMETERS:,}")
         self._theta = np.zeros(n_parameters, self.dtype)
         self.parameters = views_of(self._theta, self.shapes)
-        glorot_uniform(self.parameters, np.random.default_rng(self.seed))
+        INITIALIZATIONS[initialization](self.parameters, np.random.default_rng(self.seed))
 
     @property
     def theta(self):
@@ -231,6 +233,7 @@ class VAE:
             "seed": self.seed,
             "decoder_hidden": list(self.decoder_hidden),
             "sigma": self.sigma,
+            "initialization": self.initialization,
         }
 
     def copy(self, **changes):

@@ -15,6 +15,7 @@ import pytest
 
 import npvae
 from npvae import cli, data, evaluate, plots, runs
+from npvae.schedules import Linear
 from npvae.train import History, TrainingState
 
 SMALL = ["--hidden", "8", "--epochs", "2", "--batch-size", "50"]
@@ -93,7 +94,7 @@ def test_train_leaves_the_run_folder(finished):
     assert config["arguments"] == {
         "data": "ising", "epochs": 2, "batch_size": 50, "latent": 2, "hidden": [8], "activation": "relu",
         "likelihood": "bernoulli", "sigma": 0.1, "learning_rate": 1e-3, "beta": 1.0, "seed": 0, "data_dir": None,
-        "workers": None,
+        "workers": None, "annealing_epochs": 0, "initialization": "glorot",
     }  # fmt: skip
     assert config["image_shape"] == [16, 16]
     assert config["npvae"] == npvae.__version__
@@ -139,24 +140,28 @@ def test_every_option_reaches_the_model_or_the_training(monkeypatch):
     monkeypatch.setattr(npvae.train, "fit", fit)
     argv = ["--latent", "3", "--hidden", "7", "5", "--activation", "silu", "--likelihood", "gaussian", "--sigma", "0.3"]
     argv += ["--epochs", "4", "--batch-size", "11", "--learning-rate", "0.02", "--beta", "0", "--seed", "6", "--workers", "2"]
+    argv += ["--annealing-epochs", "3", "--initialization", "he"]
     assert cli.main(["train", "--out", "new", *argv]) == 0
     config, rows, options = seen[0]
     expected = {
         "n_features": 256, "n_latent": 3, "hidden": [7, 5], "decoder_hidden": [5, 7], "activation": "silu",
-        "likelihood": "gaussian", "sigma": 0.3, "seed": 6,
+        "likelihood": "gaussian", "sigma": 0.3, "seed": 6, "initialization": "he",
     }  # fmt: skip
     assert {name: config[name] for name in expected} == expected
     assert rows == (520, 130)
     assert callable(options.pop("on_epoch"))
     assert options == {
-        "epochs": 4, "batch_size": 11, "optimizer": npvae.Adam(0.02), "beta": 0, "seed": 6, "workers": 2, "resume": None,
+        "epochs": 4, "batch_size": 11, "optimizer": npvae.Adam(0.02), "beta": Linear(3 * 48, 0.0, 0), "seed": 6, "workers": 2,
+        "resume": None,
     }  # fmt: skip
     assert json.loads(Path("new/config.json").read_text())["arguments"] == {
         "data": "ising", "data_dir": None, "epochs": 4, "batch_size": 11, "latent": 3, "hidden": [7, 5], "activation": "silu",
         "likelihood": "gaussian", "sigma": 0.3, "learning_rate": 0.02, "beta": 0, "seed": 6, "workers": 2,
+        "annealing_epochs": 3, "initialization": "he",
     }  # fmt: skip
     assert cli.main(["train", "--out", "linear", "--hidden"]) == 0
     assert seen[1][0]["hidden"] == []
+    assert seen[1][2]["beta"] == 1.0
 
 
 @pytest.mark.usefixtures("no_pictures")

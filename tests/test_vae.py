@@ -200,6 +200,16 @@ def test_glorot_uniform_weights_and_zero_biases():
     assert not model.parameters["encoder.0.b"].any()
 
 
+def test_he_normal_weights_and_zero_biases():
+    model = npvae.VAE(300, 5, (200,), dtype="float64", initialization="he")
+    for name, n_in in [("encoder.0", 300), ("posterior", 200), ("likelihood", 200)]:
+        W = model.parameters[f"{name}.W"]
+        assert W.var() == pytest.approx(2 / n_in, rel=0.06)
+        assert abs(W.mean()) < 4 * np.sqrt(2 / n_in / W.size)
+        assert not model.parameters[f"{name}.b"].any()
+    assert not np.array_equal(model.theta, npvae.VAE(300, 5, (200,), dtype="float64").theta)
+
+
 def test_decode_sample_and_reconstruct():
     model, x, eps = problem()
     p = model.decode(eps)
@@ -266,6 +276,7 @@ def test_a_value_beyond_float32_is_refused():
         ({"dtype": "float16"}, "dtype must be one of float32, float64, complex128; got 'float16'"),
         ({"dtype": "nonsense"}, "dtype .* got 'nonsense'"),
         ({"seed": -1}, "seed"),
+        ({"initialization": "xavier"}, "initialization must be one of glorot, he"),
         ({"sigma": 0}, "sigma must be a finite number above 0"),
         ({"sigma": np.nan}, "sigma"),
         ({"n_features": 7.0}, "n_features must be an integer"),
@@ -280,12 +291,13 @@ def test_bad_constructor_arguments_are_named(arguments, message):
 
 
 def test_save_and_load_keep_everything(tmp_path):
-    model, x, eps = problem((np.int64(6), 5), "silu", "gaussian", sigma=np.float32(0.5), decoder_hidden=(4,))
+    options = {"sigma": np.float32(0.5), "decoder_hidden": (4,), "initialization": "he"}
+    model, x, eps = problem((np.int64(6), 5), "silu", "gaussian", **options)
     model.save(tmp_path / "model.npz")
     loaded = npvae.VAE.load(tmp_path / "model.npz")
     assert loaded.config == {
         "n_features": 7, "n_latent": 2, "hidden": [6, 5], "activation": "silu", "likelihood": "gaussian", "backend": "numpy",
-        "dtype": "float64", "seed": 3, "decoder_hidden": [4], "sigma": 0.5,
+        "dtype": "float64", "seed": 3, "decoder_hidden": [4], "sigma": 0.5, "initialization": "he",
     }  # fmt: skip
     assert loaded.forward(x, eps)[0] == model.forward(x, eps)[0]
     assert repr(loaded) == repr(model)
