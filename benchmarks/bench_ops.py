@@ -51,8 +51,7 @@ def cases():
     drawn = [(ops, np.empty((B, D), np.float32)) for ops in (NUMBA, NUMPY)]
     binarize = [lambda ops=ops, x=x: [ops.binarize(grey, index, noise, 1 / 255, x)] for ops, x in drawn]
     out.append(("binarize", *binarize, 7 * noise.size))
-    out.append(adam_case(normal))
-    return out
+    return out + optimizer_cases(normal)
 
 
 def dense_cases(name, normal):
@@ -100,18 +99,26 @@ def nll_of(ops, name, args):
     return value_and_gradient
 
 
-def adam_case(normal):
+def optimizer_cases(normal):
     """A step on all parameters of 784-400-20 with the gradients of two shards."""
-    theta = npvae.VAE(D, L, (H,), backend="numpy").theta
-    grad, settings = 1e-3 * normal(2, theta.size), (10, 1e-3, 0.9, 0.999, 1e-8)
-    states = [[theta.copy(), np.zeros_like(theta), np.full_like(theta, 1e-6)] for _ in range(2)]
+    start = npvae.VAE(D, L, (H,), backend="numpy").theta
+    grad, cases = 1e-3 * normal(2, start.size), []
+    for optimizer in (optim.SGD(), optim.Momentum(), optim.AdaGrad(), optim.RMSProp(), optim.Adam()):
 
-    def step(op, state):
-        op(state[0], grad, *state[1:], *settings)
-        return state
+        def steps(ops, optimizer=optimizer):
+            theta, op = start.copy(), getattr(ops, optimizer.op)
+            state = optim.initial_state(optimizer, theta)
+            arrays = [theta, *(state[slot] for slot in optimizer.slots)]
 
-    ops = NUMBA.adam_step, optim.adam_step
-    return "Adam, two shards", *(lambda op=op, state=state: step(op, state) for op, state in zip(ops, states)), 8 * theta.nbytes
+            def step():
+                optimizer.step(theta, grad, state, op)
+                return arrays
+
+            return step
+
+        n_arrays = 2 + 2 * (1 + len(optimizer.slots))  # the shards are read, theta and the state read and written
+        cases.append((f"{type(optimizer).__name__}, two shards", steps(NUMBA), steps(NUMPY), n_arrays * start.nbytes))
+    return cases
 
 
 def bytes_per_second(n_bytes):

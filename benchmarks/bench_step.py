@@ -151,6 +151,7 @@ def bench(size, images, repeats):
         "size": "-".join(map(str, widths)),
         "batch": batch_size,
         "steps": n,
+        "workers": found["npvae numba"][0].n_workers,
         "milliseconds": {name: spread([1e3 * s / n for s in values]) for name, values in seconds.items()},
         "first_3_steps_seconds": compile_seconds,
         "losses_after_100_steps": losses,
@@ -159,13 +160,15 @@ def bench(size, images, repeats):
 
 
 def print_row(row):
-    print(f"{row['size']} @ {row['batch']}  ({row['steps']} steps, median and range of the repeats)")
+    workers = f"npvae: {row['workers']} worker" + ("s" if row["workers"] > 1 else "")
+    print(f"{row['size']} @ {row['batch']}  ({row['steps']} steps, median and range of the repeats; {workers})")
     ours = row["milliseconds"]["npvae numba"]["median"]
     for name, ms in row["milliseconds"].items():
         print(f"    {name:18}{ms['median']:9.3f} ms   {ms['min']:.3f} … {ms['max']:.3f}   {ms['median'] / ours:6.2f} ×")
     for name, why in row["missing"].items():
         print(f"    {name:18} {why}")
-    print(flush=True)
+    first = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in row["first_3_steps_seconds"].items())
+    print(f"    the first three steps, with compilation: {first}\n", flush=True)
 
 
 def markdown(result):

@@ -382,3 +382,36 @@ def test_subnormal_moments_become_zero_and_the_smallest_normal_ones_stay(kernel,
     np.testing.assert_array_equal(v, np.where(shrunk >= tiny, shrunk, 0))
     assert list(m != 0) == [False, False, True, True, True, True, False]
     np.testing.assert_allclose(theta, 1, atol=1e-25)
+
+
+@dtypes
+@optimizers
+@pytest.mark.parametrize("n_shards", [1, 3])
+def test_kernels_sum_the_shards_over_several_blocks(optimizer, n_shards, dtype):
+    """theta and state, entry by entry, with more parameters than a block has."""
+    size = 2 * kernels.BLOCK + 3
+    rng = np.random.default_rng(0)
+    theta, twin = (np.ones(size, dtype) for _ in range(2))
+    optimizer = optimizer()
+    state, twin_state = optim.initial_state(optimizer, theta), optim.initial_state(optimizer, theta)
+    for _ in range(3):
+        grad = rng.standard_normal((n_shards, size)).astype(dtype)
+        optimizer.step(theta, grad, state)
+        optimizer.step(twin, grad, twin_state, op=getattr(load_ops("numba"), optimizer.op))
+    naive.assert_close(twin, theta, dtype)
+    for slot in optimizer.slots:
+        naive.assert_close(twin_state[slot], state[slot], dtype)
+
+
+@dtypes
+def test_subnormal_velocities_and_mean_squares_become_zero(dtype):
+    tiny = np.finfo(dtype).tiny
+    zeros, kept = np.zeros((1, 4), dtype), np.array([True, False, True, False])
+    velocity = np.array([2, 1.9, -2, -1.9], dtype) * tiny
+    halved = velocity / 2
+    kernels.momentum_step(np.ones(4, dtype), zeros, velocity, 1e-3, 0.5)
+    np.testing.assert_array_equal(velocity, np.where(kept, halved, 0))
+    mean_square = np.array([2, 1.9, 4, 0], dtype) * tiny
+    halved = mean_square / 2
+    kernels.rmsprop_step(np.ones(4, dtype), zeros, mean_square, 1e-3, 0.5, 1e-8)
+    np.testing.assert_array_equal(mean_square, np.where(kept, halved, 0))

@@ -1,9 +1,6 @@
-"""Compiled twins of the NumPy ops, and the table `NUMBA` that puts them in place; the Ising kernel lives here too.
+"""Compiled twins of the NumPy ops, and the table `NUMBA` that puts them in place; the Ising kernel lives here too."""
 
-What has no twin here stays NumPy's: the simple optimisers, of a few passes each.
-"""
-
-from npvae.backend import NUMPY
+from npvae.backend import Ops
 from npvae.kernels.latent import latent_backward, latent_forward
 from npvae.kernels.layers import dense_backward, dense_forward
 from npvae.kernels.likelihood import (
@@ -13,10 +10,10 @@ from npvae.kernels.likelihood import (
     gaussian_nll_backward,
     gaussian_nll_forward,
 )
-from npvae.kernels.optim import adam_step
+from npvae.kernels.optim import adagrad_step, adam_step, momentum_step, rmsprop_step, sgd_step
 from npvae.kernels.vae import gradient, workspace
 
-NUMBA = NUMPY._replace(
+NUMBA = Ops(
     dense_forward=dense_forward,
     dense_backward=dense_backward,
     latent_forward=latent_forward,
@@ -26,6 +23,10 @@ NUMBA = NUMPY._replace(
     gaussian_nll_forward=gaussian_nll_forward,
     gaussian_nll_backward=gaussian_nll_backward,
     binarize=binarize,
+    sgd_step=sgd_step,
+    momentum_step=momentum_step,
+    adagrad_step=adagrad_step,
+    rmsprop_step=rmsprop_step,
     adam_step=adam_step,
     gradient=gradient,
     workspace=workspace,
