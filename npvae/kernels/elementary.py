@@ -171,14 +171,19 @@ def _implement(function, complex_implementation=None):
 
         @overload(function, jit_options=_OPTIONS)
         def choose(x):
-            if x == types.complex128:
-                return complex_implementation or function
-            constants = {types.float32: _FLOAT32, types.float64: _FLOAT64}.get(x)
-            return constants and (lambda x: real_implementation(x, constants))
+            return _version(x, real_implementation, complex_implementation or function)
 
         return real_implementation
 
     return register
+
+
+def _version(x, real_implementation, complex_implementation):
+    """What Numba is to compile for an argument of its type x; None where there is nothing for that type."""
+    if x == types.complex128:
+        return complex_implementation
+    constants = {types.float32: _FLOAT32, types.float64: _FLOAT64}.get(x)
+    return constants and (lambda x: real_implementation(x, constants))
 
 
 @_implement(exp)
