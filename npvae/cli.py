@@ -118,6 +118,7 @@ def _add_train(subparsers):
     add("--annealing-epochs", "epochs over which the weight of the KL rises from 0 to --beta, against posterior collapse",
         metavar="N", type=integer(0))  # fmt: skip
     add("--initialization", "of the weights: glorot, or he, made for relu", metavar="I", choices=list(INITIALIZATIONS))
+    parser.add_argument("--output-bias", action="store_true", default=None, help="start the output's bias at the data's mean")
     add("--seed", "of weights, order and noise; the same seed repeats the run", metavar="S", type=integer(0))
     add("--workers", "threads that share each batch (default: one for small models, else the cores available)",
         metavar="N", type=integer(1))  # fmt: skip

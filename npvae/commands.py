@@ -22,6 +22,7 @@ DEFAULTS = {
     "beta": 1.0,
     "annealing_epochs": 0,
     "initialization": "glorot",
+    "output_bias": False,
     "seed": 0,
 }
 
@@ -65,6 +66,7 @@ def train(args):
         batch_size=arguments["batch_size"],
         optimizer=optimizer,
         beta=_beta(arguments, len(dataset.x_train)),
+        output_bias=arguments["output_bias"],
         seed=arguments["seed"],
         workers=arguments["workers"],
         on_epoch=lambda state: runs.save_progress(folder, model, state),

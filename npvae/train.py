@@ -58,7 +58,7 @@ class TrainingState:
 
 
 def fit(model, x_train, x_val=None, *, epochs=10, batch_size=128, optimizer=None, beta=1.0, n_samples=1, binarize=True,
-        seed=0, workers=None, progress=True, on_epoch=None, resume=None):  # fmt: skip
+        output_bias=False, seed=0, workers=None, progress=True, on_epoch=None, resume=None):  # fmt: skip
     """Train `model` in place by minimising nll + beta kl over minibatches; returns the History.
 
     x_train, x_val   (n, D): floats, bool, or uint8 grey levels 0–255 (read as 0–1)
@@ -68,6 +68,8 @@ def fit(model, x_train, x_val=None, *, epochs=10, batch_size=128, optimizer=None
     beta             weight of the KL, a number or a callable of the step (0 for the first)
     n_samples        S, samples of z per datum and step
     binarize         draw grey pixels afresh per minibatch (Bernoulli likelihood); False trains on the grey levels themselves
+    output_bias      start the likelihood's bias at the data's mean, for the Bernoulli likelihood at its logit: the model then
+                     need not learn first which pixels are nearly always black
     seed             of row order, noise and binarisation; the initial weights have the model's own
     workers          threads that share each batch; by default one for small models, the cores available for others.
                      The same seed and workers give the same bits; other workers draw other noise
@@ -87,6 +89,8 @@ def fit(model, x_train, x_val=None, *, epochs=10, batch_size=128, optimizer=None
     train = Rows.of(model, x_train, "x_train", binarize)
     val = None if x_val is None else Rows.of(model, x_val, "x_val", binarize)
     state = TrainingState(optim.initial_state(optimizer, model.theta)) if resume is None else resume
+    if output_bias and resume is None:
+        set_output_bias(model, train)
     n = len(train.x)
     n_workers = workers_for(model, batch_size) if workers is None else workers
     bar = progress_bar(progress, total=epochs * n, initial=state.epoch * n)
@@ -110,6 +114,19 @@ def fit(model, x_train, x_val=None, *, epochs=10, batch_size=128, optimizer=None
             if on_epoch is not None:
                 on_epoch(state)
     return state.history
+
+
+def set_output_bias(model, train):
+    """Set likelihood.b so that the decoder's output is the mean of the rows where z says nothing.
+
+    Bernoulli: the logit of (k + 1)/(n + 2), k the sum over the n rows, Laplace's rule, which is finite where a pixel is always
+    black. Gaussian: the mean itself.
+    """
+    mean = train.x.mean(axis=0, dtype=np.float64) * train.scale  # (D,)
+    if model.likelihood == "bernoulli":
+        n = len(train.x)
+        mean = np.log((n * mean + 1) / (n * (1 - mean) + 1))
+    model.parameters["likelihood.b"][:] = mean
 
 
 def _compilation_announced(model, progress):

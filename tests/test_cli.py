@@ -94,7 +94,7 @@ def test_train_leaves_the_run_folder(finished):
     assert config["arguments"] == {
         "data": "ising", "epochs": 2, "batch_size": 50, "latent": 2, "hidden": [8], "activation": "relu",
         "likelihood": "bernoulli", "sigma": 0.1, "learning_rate": 1e-3, "beta": 1.0, "seed": 0, "data_dir": None,
-        "workers": None, "annealing_epochs": 0, "initialization": "glorot",
+        "workers": None, "annealing_epochs": 0, "initialization": "glorot", "output_bias": False,
     }  # fmt: skip
     assert config["image_shape"] == [16, 16]
     assert config["npvae"] == npvae.__version__
@@ -140,7 +140,7 @@ def test_every_option_reaches_the_model_or_the_training(monkeypatch):
     monkeypatch.setattr(npvae.train, "fit", fit)
     argv = ["--latent", "3", "--hidden", "7", "5", "--activation", "silu", "--likelihood", "gaussian", "--sigma", "0.3"]
     argv += ["--epochs", "4", "--batch-size", "11", "--learning-rate", "0.02", "--beta", "0", "--seed", "6", "--workers", "2"]
-    argv += ["--annealing-epochs", "3", "--initialization", "he"]
+    argv += ["--annealing-epochs", "3", "--initialization", "he", "--output-bias"]
     assert cli.main(["train", "--out", "new", *argv]) == 0
     config, rows, options = seen[0]
     expected = {
@@ -152,12 +152,12 @@ def test_every_option_reaches_the_model_or_the_training(monkeypatch):
     assert callable(options.pop("on_epoch"))
     assert options == {
         "epochs": 4, "batch_size": 11, "optimizer": npvae.Adam(0.02), "beta": Linear(3 * 48, 0.0, 0), "seed": 6, "workers": 2,
-        "resume": None,
+        "output_bias": True, "resume": None,
     }  # fmt: skip
     assert json.loads(Path("new/config.json").read_text())["arguments"] == {
         "data": "ising", "data_dir": None, "epochs": 4, "batch_size": 11, "latent": 3, "hidden": [7, 5], "activation": "silu",
         "likelihood": "gaussian", "sigma": 0.3, "learning_rate": 0.02, "beta": 0, "seed": 6, "workers": 2,
-        "annealing_epochs": 3, "initialization": "he",
+        "annealing_epochs": 3, "initialization": "he", "output_bias": True,
     }  # fmt: skip
     assert cli.main(["train", "--out", "linear", "--hidden"]) == 0
     assert seen[1][0]["hidden"] == []

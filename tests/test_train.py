@@ -466,3 +466,18 @@ def test_who_watches_is_told_of_compilation(backend, progress, lines, monkeypatc
     monkeypatch.setattr("npvae.kernels.compile.announced", compiles)
     npvae.fit(small_model(backend=backend), lattice_rows(20), epochs=1, progress=progress)
     assert capsys.readouterr().out.count("compiling the kernels") == lines
+
+
+def test_the_output_bias_starts_at_the_data_s_mean():
+    x = np.array([[0, 255, 51], [0, 255, 0], [0, 255, 0]], np.uint8)
+    for likelihood, expected in [("bernoulli", [np.log(1 / 4), np.log(4), np.log(1.2 / 3.8)]), ("gaussian", [0, 1, 0.2 / 3])]:
+        model = npvae.VAE(3, 2, (), likelihood=likelihood, backend="numpy", dtype="float64")
+        npvae.fit(model, x, epochs=0, output_bias=True, progress=False)
+        np.testing.assert_allclose(model.parameters["likelihood.b"], expected, rtol=1e-14)
+        before, states = model.theta.copy(), []
+        npvae.fit(model, x, epochs=0, progress=False)
+        np.testing.assert_array_equal(model.theta, before)  # only where asked for
+        npvae.fit(model, x, epochs=1, output_bias=True, progress=False, on_epoch=states.append)
+        after = model.theta.copy()
+        npvae.fit(model, x, epochs=1, output_bias=True, progress=False, resume=states[0])
+        np.testing.assert_array_equal(model.theta, after)  # and not when a run goes on
