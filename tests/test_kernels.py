@@ -1,5 +1,7 @@
 """Each compiled composite equals its NumPy twin, in float64 to 1e-13 and in float32 to 2e-6 of the largest value."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -224,7 +226,8 @@ def test_the_model_s_gradient_in_one_call_is_forward_then_backward(hidden, S, ac
         composed = model.copy(backend="numpy")
         space = model.workspace(5, S or 1)
         for B, p in [(5, 0.5), (4, 0.1), (1, 0.1), (5, 0.1)]:  # in one workspace: dense and sparse, fewer rows than it is for
-            x = (rng.random((B, 30)) < p).astype(dtype)
+            x = (rng.random((B, 30)) < p) * (1 if likelihood == "bernoulli" else rng.standard_normal((B, 30)))
+            x = x.astype(dtype)
             eps = rng.standard_normal((B, 2) if S is None else (S, B, 2)).astype(dtype)
             ours, theirs = np.full_like(model.theta, np.nan), np.full_like(model.theta, np.nan)
             terms, bound = model.gradient(x, eps, 0.7, ours, 9, space)
@@ -232,6 +235,8 @@ def test_the_model_s_gradient_in_one_call_is_forward_then_backward(hidden, S, ac
             np.testing.assert_allclose(terms, terms_numpy, rtol=tolerance)
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=5 * tolerance * np.abs(theirs).max())
             assert square <= bound * (1 + 1e-6)
+            first, width = space.layers[0], len(hidden) and hidden[0]
+            assert first["is_sparse"] == (width >= sparse.WIDE and p < sparse.SPARSE)
 
 
 @pytest.mark.parametrize("backend", ["numba", "numpy"])
@@ -266,3 +271,30 @@ def test_gaussian_nll(shape, dtype):
     dnll = normal(*shape[:-1], dtype=np.float64, seed=2)
     ours, theirs = NUMBA.gaussian_nll_backward(dnll, cache), NUMPY.gaussian_nll_backward(dnll, cache_numpy)
     assert_twins([ours], [theirs], dtype)
+
+
+@pytest.mark.parametrize(("hidden", "n_rows", "n_samples"), [((), 1, 1), ((5,), 4, 3), ((110, 7), 2, 5)])
+def test_the_arrays_of_a_workspace_do_not_overlap_and_fill_it(hidden, n_rows, n_samples):
+    model = npvae.VAE(30, 2, hidden)
+    layers, n_encoder, floats, integers = model.workspace(n_rows, n_samples)
+    assert n_encoder == len(hidden) + 1
+    assert list(layers["need_dx"]) == [0] + [1] * (len(layers) - 1)
+    in_floats, in_integers, in_theta = [(floats.size - n_rows * n_samples * 30, n_rows * n_samples * 30)], [], []  # doutput
+    for i, layer in enumerate(layers):
+        rows, n_in, n_out = n_rows * (n_samples if i >= n_encoder else 1), layer["n_in"], layer["n_out"]
+        n_nonzeros = int(sparse.SPARSE * rows * n_in) + 1
+        in_floats += [(layer[name], rows * n) for name, n in [("pre", n_out), ("dpre", n_out), ("dx", n_in)]]
+        in_floats += [(layer["values"], 2 * n_nonzeros)]
+        in_integers += [(layer["starts"], rows + n_in + 2), (layer["columns"], 2 * n_nonzeros)]
+        in_theta += [(layer["W"], n_in * n_out), (layer["b"], n_out)]
+        if i in (n_encoder - 1, len(layers) - 1):
+            assert not layer["activated"]
+            assert layer["h"] == layer["pre"]
+        else:
+            assert layer["activated"]
+            in_floats += [(layer["h"], rows * n_out)]
+    for places, size in [(in_floats, floats.size), (in_integers, integers.size), (in_theta, model.theta.size)]:
+        places = sorted((int(start), int(start + length)) for start, length in places)
+        assert places[0][0] == 0
+        assert places[-1][1] == size
+        assert all(end == start for (_, end), (start, _) in itertools.pairwise(places))
