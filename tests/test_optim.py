@@ -415,3 +415,14 @@ def test_subnormal_velocities_and_mean_squares_become_zero(dtype):
     halved = mean_square / 2
     kernels.rmsprop_step(np.ones(4, dtype), zeros, mean_square, 1e-3, 0.5, 1e-8)
     np.testing.assert_array_equal(mean_square, np.where(kept, halved, 0))
+
+
+@dtypes
+def test_rmsprop_kernel_with_a_short_memory_equals_numpy(dtype):
+    theta, grads = problem(9, dtype)
+    twin, mean_square, twin_mean_square = theta.copy(), np.zeros_like(theta), np.zeros_like(theta)
+    for grad in grads:
+        optim.rmsprop_step(theta, grad, mean_square, 1e-2, 0.3, 1e-4)
+        kernels.rmsprop_step(twin, grad, twin_mean_square, 1e-2, 0.3, 1e-4)
+    naive.assert_close(twin, theta, dtype)
+    naive.assert_close(twin_mean_square, mean_square, dtype)
