@@ -406,3 +406,30 @@ def test_versions_for_the_types_uncompiled():
     assert elementary._version(numba.complex128, None, elementary.tanh) is elementary.tanh
     for kind in (numba.int64, numba.complex64, numba.boolean):
         assert elementary._version(kind, lambda x, c: x, elementary.tanh) is None
+
+
+def test_the_bit_cast_truncates_what_is_wider():
+    class Builder:
+        def trunc(self, bits, kind):
+            return ("truncated", bits, str(kind))
+
+        def bitcast(self, bits, kind):
+            return bits, kind
+
+    context = types.SimpleNamespace(get_value_type=lambda kind: f"value of {kind}")
+    for value, like, bits in [
+        (numba.uint64, numba.float32, ("truncated", "bits", "i32")),
+        (numba.uint64, numba.float64, "bits"),
+        (numba.float32, numba.uint32, "bits"),
+        (numba.float64, numba.uint64, "bits"),
+    ]:
+        signature, generate = elementary._bit_cast._defn(None, value, like)
+        assert signature == like(value, like)
+        assert generate(context, Builder(), signature, ["bits", "like"]) == (bits, f"value of {like}")
+
+
+@dtypes
+@pytest.mark.parametrize("name", ["tanh", "sigmoid"])
+def test_never_beyond_1_uncompiled(name, dtype, monkeypatch):
+    x = np.concatenate([np.linspace(0.4, 45, 900), np.geomspace(0.5, 20, 900)]).astype(dtype)
+    assert uncompiled(name, x, monkeypatch).max() == 1

@@ -47,9 +47,7 @@ def tanh(x):
 
 def sigmoid(x):
     """Logistic sigmoid 1/(1 + e^-x), to full relative precision on both sides."""
-    positive = x.real > 0
-    t = np.exp(-x if positive else x)  # e^-|x|: no overflow
-    return (1 if positive else t) / (1 + t)
+    return sigmoid_and_complement(x)[0]
 
 
 def sigmoid_and_complement(x):
@@ -64,7 +62,7 @@ def _constants(real, unsigned, mantissa, bias, ln2_head, ln2_tail, **polynomials
     """What differs between float32 and float64, each in the type itself: one float64 would promote float32 code."""
     ln2, one_unit_a_bit = float(np.log(2)), 2.0**mantissa  # floats in [2^mantissa, 2^(mantissa + 1)) count in their low bits
     floats = {
-        **{"one": 1, "half": 0.5, "quarter": 0.25, "two": 2, "root_2": 2**0.5, "infinity": np.inf, "nan": np.nan},
+        **{"zero": 0, "one": 1, "half": 0.5, "quarter": 0.25, "two": 2, "root_2": 2**0.5, "infinity": np.inf, "nan": np.nan},
         **{"log2_e": 1 / ln2, "ln2_head": ln2_head, "ln2_tail": ln2_tail},
         "low": -(bias + mantissa + 2) * ln2,  # exp is 0 from here down,
         "high": (bias + 1.25) * ln2,  # and inf from here up, where k is still bias + 1
@@ -219,7 +217,7 @@ def _tanh(x, c):
     size = abs(x)
     half = _half_expm1(c.flat if size + size > c.flat else size + size, c)
     total = half + c.one
-    lost = half - (total - c.one) if half < c.one else c.one - c.one  # rounding up there would exceed 1
+    lost = half - (total - c.one) if half < c.one else c.zero  # rounding up there would exceed 1
     ratio = half / total
     ratio -= ratio * lost * (c.one - ratio)  # 1 - ratio = 1/total
     return math.copysign(ratio, x)
