@@ -13,7 +13,7 @@ import argparse
 from statistics import median
 
 import numpy as np
-from common import machine, print_machine, save, seconds_per_call
+from common import machine, plain_log, print_machine, save, seconds_per_call
 from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
 
@@ -174,6 +174,7 @@ def draw(rows, products):
     left.barh(names, [row["twin"] / row["kernel"] for row in rows], color="#228833")
     left.axvline(1, color="black", lw=1, ls="--")
     left.set(xscale="log", xlabel="time of NumPy / time of the kernel")
+    plain_log(left.xaxis)
     left.invert_yaxis()
     left.tick_params(axis="y", labelsize=7)
     densities = [row["density"] for row in products]

@@ -12,7 +12,7 @@ import argparse
 
 import numpy as np
 from bench_step import Npvae
-from common import interleaved, machine, print_machine, save, settled, spread
+from common import interleaved, machine, plain_log, print_machine, save, settled, spread
 from matplotlib.figure import Figure
 
 import npvae
@@ -80,6 +80,7 @@ def draw(results):
         axes.set(xlabel=name, ylabel="ms per step")
         axes.set_xticks(sizes, map(str, sizes))
         axes.minorticks_off()
+        plain_log(axes.yaxis)
         axes.grid(alpha=0.3)
     return figure
 

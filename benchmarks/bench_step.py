@@ -13,7 +13,7 @@ import json
 import time
 
 import numpy as np
-from common import RESULTS, interleaved, machine, print_machine, save, settled, spread
+from common import RESULTS, interleaved, machine, plain_log, print_machine, save, settled, spread
 from matplotlib.figure import Figure
 from peers import PEERS
 
@@ -195,11 +195,13 @@ def draw(result):
         heights = [row["milliseconds"][name]["median"] / row["milliseconds"]["floor"]["median"] for row in rows]
         places = np.arange(len(rows)) + 0.16 * (i - (len(names) - 1) / 2)
         bars = axes.barh(places, heights, 0.15, label=name, color=COLOURS[i])
-        axes.bar_label(bars, [f"{h:.1f}" for h in heights], fontsize=7, padding=2)
+        axes.bar_label(bars, [f"{h:.2f}" for h in heights], fontsize=7, padding=4)
     axes.axvline(1, color="black", lw=1, ls="--")
     axes.set_yticks(range(len(rows)), [f"{row['size']}\nbatch {row['batch']}" for row in rows])
     axes.invert_yaxis()
     axes.set_xscale("log")
+    axes.set_xlim(0.5)
+    plain_log(axes.xaxis)
     axes.set_xlabel("time of a training step / time of its dense matrix products alone (dashed), smaller is better")
     axes.set_title(result["machine"]["cpu"] + f", {result['machine']['cores']} cores", fontsize=10)
     axes.legend(frameon=False, fontsize=8)

@@ -83,7 +83,7 @@ def main():
     data, info = mnist.load(args.data_dir), machine()
     print_machine(info)
     initial = npvae.VAE(WIDTHS[0], WIDTHS[-1], WIDTHS[1:-1], backend="numpy")
-    x_test = npvae.model_input(initial, data.x_val, 0)
+    x_test = npvae.model_input(initial, data.x_test, 0)
     initial_theta = {name: value.copy() for name, value in initial.parameters.items()}
 
     def judge(theta):

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 
 import threadpoolctl
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from npvae.parallel import cores_available
 
@@ -75,6 +76,13 @@ def seconds_per_call(call, seconds=0.05):
 def spread(values):
     """Median and range."""
     return {"median": median(values), "min": min(values), "max": max(values)}
+
+
+def plain_log(axis):
+    """A logarithmic axis with ticks at 1, 2, 5, 10, ..., written as such."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def save(name, result, figure):
