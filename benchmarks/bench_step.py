@@ -168,7 +168,7 @@ def print_row(row):
     for name, why in row["missing"].items():
         print(f"    {name:18} {why}")
     first = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in row["first_3_steps_seconds"].items())
-    print(f"    the first three steps, with compilation: {first}\n", flush=True)
+    print(f"    first three steps, compiling what the verification had not: {first}\n", flush=True)
 
 
 def markdown(result):
