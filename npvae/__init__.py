@@ -6,13 +6,13 @@ The map, in the order to read it (each file knows only those above it):
     latent.py        reparameterisation, Gaussian KL divergence    } forward and backward
     likelihood.py    p(x|z): negative log-likelihoods              } side by side
     gradcheck.py     complex step, directional, Taylor, adjoint and finite-difference checks, for your own layers too
+    checks.py        what is refused at the boundary, and how it is said
+    parameters.py    names and views in the flat parameter vector
     optim.py         optimisers over one flat parameter vector
     schedules.py     learning rates and weights of the KL that change with the step
     backend.py       the table of ops: NumPy to be read, Numba to be run
     kernels/         the compiled twins, one file for each of the files above, and the Ising simulation
-    checks.py        what is refused at the boundary, and how it is said
     checkpoint.py    one file format for models and runs
-    parameters.py    names and views in the flat parameter vector
     vae.py           the model: VAE.forward and VAE.backward as mirror images
     data/            ising.py, mnist.py, arrays.py (the user's own files)
     parallel.py      a batch shared by several workers

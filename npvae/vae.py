@@ -12,7 +12,7 @@ from npvae.backend import BACKENDS, load_ops
 from npvae.latent import clip_logvar_forward, split_posterior
 from npvae.layers import ACTIVATIONS
 from npvae.likelihood import accumulator, bernoulli_mean
-from npvae.parameters import INITIALIZATIONS, check_dtype, shapes_of, size_of, views_of
+from npvae.parameters import INITIALIZATIONS, check_dtype, shapes_of, size_of, views_of, zeros
 
 LIKELIHOODS = ("bernoulli", "gaussian")
 MAX_PARAMETERS = 2**31  # 8 GB of float32: beyond this a size is a slip of the keyboard
@@ -82,7 +82,7 @@ class VAE:
         n_parameters = size_of(self.shapes)
         if n_parameters > MAX_PARAMETERS:
             raise ValueError(f"n_features, n_latent and hidden ask for {n_parameters:,} parameters; at most {MAX_PARAMETERS:,}")
-        self._theta = np.zeros(n_parameters, self.dtype)
+        self._theta = zeros((n_parameters,), self.dtype)
         self.parameters = views_of(self._theta, self.shapes)
         INITIALIZATIONS[initialization](self.parameters, np.random.default_rng(self.seed))
 

@@ -1,6 +1,7 @@
 """Each compiled composite equals its NumPy twin, in float64 to 1e-13 and in float32 to 2e-6 of the largest value."""
 
 import itertools
+from types import FunctionType
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 import npvae
 from npvae import layers
 from npvae.backend import NUMPY, load_ops
-from npvae.kernels import NUMBA, sparse
+from npvae.kernels import NUMBA, dense, sparse
 
 DTYPES = {"float64": 1e-13, "float32": 2e-6}
 
@@ -271,6 +272,26 @@ def test_gaussian_nll(shape, dtype):
     dnll = normal(*shape[:-1], dtype=np.float64, seed=2)
     ours, theirs = NUMBA.gaussian_nll_backward(dnll, cache), NUMPY.gaussian_nll_backward(dnll, cache_numpy)
     assert_twins([ours], [theirs], dtype)
+
+
+# In tiles: as many as fit, and 1 to 3 rows more; left to BLAS: less than a tile, too many rows for the length of the sums.
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("B", "n_in", "n_out"), [(4, 4, 12), (5, 6, 15), (7, 4, 40), (6, 13, 784), (3, 4, 12), (4, 3, 12),
+                                                  (1, 1, 1), (5, 4, 14), (256, 5, 768), (257, 5, 780)])  # fmt: skip
+def test_times_transposed(B, n_in, n_out, dtype):
+    dpre, W = normal(B, n_out, dtype=dtype), normal(n_in, n_out, dtype=dtype, seed=1)
+    dx = np.full((B, n_in), np.nan, dtype)
+    dense.times_transposed(dpre, W, dx)
+    assert_twins([dx], [dpre @ W.T], dtype)
+
+
+@pytest.mark.parametrize(("B", "n_in", "n_out"), [(4, 4, 12), (256, 4, 768), (5, 6, 15)])
+def test_times_transposed_sums_in_tiles_up_to_its_limits(B, n_in, n_out):
+    refused = dense._times_transposed.__globals__ | {"np": None}  # BLAS cannot be called
+    function = FunctionType(dense._times_transposed.__code__, refused)
+    dpre, W, dx = normal(B, n_out, dtype="float64"), normal(n_in, n_out, dtype="float64", seed=1), np.empty((B, n_in))
+    function(dpre, W, dx)
+    np.testing.assert_allclose(dx, dpre @ W.T, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(("hidden", "n_rows", "n_samples"), [((), 1, 1), ((5,), 4, 3), ((110, 7), 2, 5)])

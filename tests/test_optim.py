@@ -386,7 +386,7 @@ def test_subnormal_moments_become_zero_and_the_smallest_normal_ones_stay(kernel,
 
 @dtypes
 @optimizers
-@pytest.mark.parametrize("n_shards", [1, 3])
+@pytest.mark.parametrize("n_shards", [1, 2, 3, 4])
 def test_kernels_sum_the_shards_over_several_blocks(optimizer, n_shards, dtype):
     """theta and state, entry by entry, with more parameters than a block has."""
     size = 2 * kernels.BLOCK + 3

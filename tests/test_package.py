@@ -15,7 +15,7 @@ import npvae
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # Each file may import only files above it.
-ORDER = ["layers", "latent", "likelihood", "gradcheck", "checks", "checkpoint", "schedules", "optim", "parameters", "backend",
+ORDER = ["layers", "latent", "likelihood", "gradcheck", "checks", "checkpoint", "parameters", "schedules", "optim", "backend",
          "kernels", "vae", "data", "batches", "parallel", "train", "evaluate", "subjects", "proofs", "plots", "runs",
          "commands", "cli"]  # fmt: skip
 

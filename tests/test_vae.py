@@ -9,7 +9,7 @@ import scipy.stats
 
 import npvae
 from npvae.backend import load_ops
-from npvae.parameters import views_of
+from npvae.parameters import views_of, zeros
 
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "softplus", "silu")
 DEPTHS = ((), (5,), (5, 4), (6, 5, 4))
@@ -208,6 +208,16 @@ def test_he_normal_weights_and_zero_biases():
         assert abs(W.mean()) < 4 * np.sqrt(2 / n_in / W.size)
         assert not model.parameters[f"{name}.b"].any()
     assert not np.array_equal(model.theta, npvae.VAE(300, 5, (200,), dtype="float64").theta)
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_vectors_start_on_a_cache_line_at_a_place_of_their_own_in_the_page(place):
+    for dtype in ("float32", "float64", "complex128"):
+        for shape in [(7,), (2, 5000)]:
+            vector = zeros(shape, dtype, place)
+            assert vector.ctypes.data % 4096 == 1024 * place
+            assert (vector.shape, vector.dtype.name, vector.flags.c_contiguous) == (shape, dtype, True)
+            assert not vector.any()
 
 
 def test_decode_sample_and_reconstruct():

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.linalg.cython_blas  # noqa: F401  (the BLAS of np.dot in a kernel: loaded before its threads are limited)
 
 from npvae.kernels.compile import jit
+from npvae.kernels.dense import times_transposed
 from npvae.kernels.latent import latent_rows_backward, latent_rows_forward
 from npvae.kernels.layers import BACKWARD, FORWARD, identity_backward, identity_forward
 from npvae.kernels.likelihood import bernoulli, gaussian
@@ -132,7 +133,7 @@ def _layers_backward(theta, layers, x, dh, floats, integers, grad):
         bound += (norm2(below) + len(x)) * norm2(dpre)
         if layer["need_dx"]:
             dh = matrix(floats, layer["dx"], len(x), n_in)
-            np.dot(dpre, matrix(theta, layer["W"], n_in, n_out).T, dh)
+            times_transposed(dpre, matrix(theta, layer["W"], n_in, n_out), dh)
     return dh, bound
 
 
