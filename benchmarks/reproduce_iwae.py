@@ -1,4 +1,4 @@
-"""Table 1 of Burda, Grosse & Salakhutdinov 2016, one stochastic layer, MNIST: the published protocol, and the figures beside it.
+"""Table 1 of Burda, Grosse & Salakhutdinov 2016, one stochastic layer on MNIST: the published protocol and figures.
 
     python benchmarks/reproduce_iwae.py --data-dir DIR                                  # VAE k = 1, all eight stages
     python benchmarks/reproduce_iwae.py --data-dir DIR --objective iwae --k 5 --stages 5
