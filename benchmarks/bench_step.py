@@ -20,9 +20,9 @@ from peers import PEERS
 import npvae
 from npvae.batches import Rows
 from npvae.data import mnist
+from npvae.minibatch import MinibatchGradient, Objective
 from npvae.optim import Adam, initial_state
 from npvae.parallel import Workers, workers_for
-from npvae.train import MinibatchGradient
 
 SIZES = [  # D, hidden, L, batch
     (64, (64,), 2, 32),
@@ -54,11 +54,11 @@ class Npvae:
     def run(self, batches):
         """Steps on these batches, timed inside of the workers' block, as within an epoch."""
         with Workers(self.n_workers) as workers:
-            gradient = MinibatchGradient(self.model, self.rows, len(batches[0]), 1, 0, workers)
+            gradient = MinibatchGradient(self.model, self.rows, len(batches[0]), Objective(), 0, workers)
             update = workers.sliced(self.op)
             started = time.perf_counter()
             for rows in batches:
-                _, grad, _ = gradient(rows, self.count, 1.0)
+                _, grad, _ = gradient(rows, self.count)
                 self.optimizer.step(self.model.theta, grad, self.state, update)
                 self.count += 1
             return time.perf_counter() - started

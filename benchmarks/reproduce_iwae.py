@@ -24,8 +24,8 @@ from tqdm import tqdm
 import npvae
 from npvae import evaluate, runs
 from npvae.data import mnist
+from npvae.history import progress_bar
 from npvae.schedules import BurdaStages
-from npvae.train import progress_bar
 
 BATCH_SIZE, HIDDEN, N_LATENT = 20, (200, 200), 50
 STAGE_SAMPLES = 100  # importance samples per test image after a stage that is not the last one asked for
@@ -92,19 +92,18 @@ def train(args, dataset, folder, on_stage):
             last = stages.epochs(stage + 1)
             if last < done:
                 continue
-            options = {"objective": "iwae"} if args.objective == "iwae" else {}
             npvae.fit(
                 model,
                 dataset.x_train,
                 epochs=last,
                 batch_size=BATCH_SIZE,
                 optimizer=npvae.Adam(stages, epsilon=1e-4),
+                objective="elbo" if args.objective == "vae" else "iwae",
                 n_samples=args.k,
                 seed=args.seed,
                 progress=False,
                 on_epoch=on_epoch,
                 resume=state,
-                **options,
             )
             _, state = runs.load_progress(folder)
             on_stage(stage, model, state)

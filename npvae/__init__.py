@@ -5,6 +5,7 @@ The map, in the order to read it (each file knows only those above it):
     layers.py        affine map and activations                    } pairs of pure functions,
     latent.py        reparameterisation, Gaussian KL divergence    } forward and backward
     likelihood.py    p(x|z): negative log-likelihoods              } side by side
+    bounds.py        how nll and kl become the loss: ELBO, importance-weighted bound, free bits
     gradcheck.py     complex step, directional, Taylor, adjoint and finite-difference checks, for your own layers too
     checks.py        what is refused at the boundary, and how it is said
     parameters.py    names and views in the flat parameter vector
@@ -17,7 +18,9 @@ The map, in the order to read it (each file knows only those above it):
     data/            ising.py, mnist.py, arrays.py (the user's own files)
     parallel.py      a batch shared by several workers
     batches.py       minibatches, binarisation, and the random numbers of a run
-    train.py         schedules, the loop, the history
+    minibatch.py     what is minimised, and its gradient for one minibatch after another
+    history.py       where a run stands, and how it is told
+    train.py         the loop over epochs and minibatches
     evaluate.py      ELBO, importance-weighted log-likelihood, active units, bits per dimension
     subjects.py      what the proof covers: every op and the model, in every regime
     proofs.py        the subjects put before the checks
@@ -31,15 +34,16 @@ The map, in the order to read it (each file knows only those above it):
                                                              loss = mean over batch of (nll + beta * kl)
 """
 
-from npvae import checkpoint, data, evaluate, gradcheck, latent, layers, likelihood, optim, schedules
+from npvae import bounds, checkpoint, data, evaluate, gradcheck, latent, layers, likelihood, optim, schedules
 from npvae.batches import model_input
+from npvae.history import History
 from npvae.optim import SGD, AdaGrad, Adam, Momentum, RMSProp
-from npvae.train import History, fit, fit_lbfgs
+from npvae.train import fit, fit_lbfgs
 from npvae.vae import VAE, Terms
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "SGD", "VAE", "AdaGrad", "Adam", "History", "Momentum", "RMSProp", "Terms", "checkpoint", "data", "evaluate", "fit",
-    "fit_lbfgs", "gradcheck", "latent", "layers", "likelihood", "model_input", "optim", "schedules",
+    "SGD", "VAE", "AdaGrad", "Adam", "History", "Momentum", "RMSProp", "Terms", "bounds", "checkpoint", "data", "evaluate",
+    "fit", "fit_lbfgs", "gradcheck", "latent", "layers", "likelihood", "model_input", "optim", "schedules",
 ]  # fmt: skip

@@ -17,6 +17,8 @@ class Ops(NamedTuple):
     dense_backward: Callable
     latent_forward: Callable
     latent_backward: Callable
+    latent_sampled_forward: Callable
+    latent_sampled_backward: Callable
     bernoulli_nll_forward: Callable
     bernoulli_nll_backward: Callable
     gaussian_nll_forward: Callable
@@ -36,6 +38,8 @@ NUMPY = Ops(
     dense_backward=layers.dense_backward,
     latent_forward=latent.latent_forward,
     latent_backward=latent.latent_backward,
+    latent_sampled_forward=latent.latent_sampled_forward,
+    latent_sampled_backward=latent.latent_sampled_backward,
     bernoulli_nll_forward=likelihood.bernoulli_nll_forward,
     bernoulli_nll_backward=likelihood.bernoulli_nll_backward,
     gaussian_nll_forward=likelihood.gaussian_nll_forward,

@@ -6,6 +6,7 @@ import os
 import sys
 
 from npvae import commands
+from npvae.bounds import OBJECTIVES
 from npvae.commands import DEFAULTS
 from npvae.layers import ACTIVATIONS
 from npvae.parameters import INITIALIZATIONS
@@ -113,18 +114,54 @@ def _add_train(subparsers):
     add("--likelihood", "bernoulli, for data in [0, 1] (grey levels are binarised afresh for every minibatch), or gaussian, "
         "with fixed --sigma", metavar="K", choices=LIKELIHOODS)  # fmt: skip
     add("--sigma", "standard deviation of the gaussian likelihood, in units of the data", metavar="S", type=positive)
-    add("--learning-rate", "Adam's step size", metavar="R", type=positive)
-    add("--beta", "weight of the KL in the loss nll + beta kl; 1 is the ELBO", metavar="B", type=not_negative)
-    add("--annealing-epochs", "epochs over which the weight of the KL rises from 0 to --beta, against posterior collapse",
-        metavar="N", type=integer(0))  # fmt: skip
     add("--initialization", "of the weights: glorot, or he, made for relu", metavar="I", choices=list(INITIALIZATIONS))
     parser.add_argument("--output-bias", action="store_true", default=None, help="start the output's bias at the data's mean")
+    _add_objective(add)
+    _add_optimization(add)
     add("--seed", "of weights, order and noise; the same seed repeats the run", metavar="S", type=integer(0))
     add("--workers", "threads that share each batch (default: one for small models, else the cores available)",
         metavar="N", type=integer(1))  # fmt: skip
     add("--resume", "continue the run folder given by --out; of the other options only --epochs and --workers may be given",
         action="store_true")  # fmt: skip
     parser.set_defaults(run=commands.train)
+
+
+def _add_objective(add):
+    """What `npvae train` minimises, and the remedies against posterior collapse."""
+    add(
+        "--objective",
+        "elbo, or iwae: the importance-weighted bound of --train-samples samples",
+        metavar="O",
+        choices=OBJECTIVES,
+    )
+    add("--train-samples", "samples of z per datum and step", metavar="S", type=integer(1))
+    add("--beta", "weight of the KL in the loss nll + beta kl; 1 is the ELBO", metavar="B", type=not_negative)
+    add("--annealing-epochs", "epochs over which the weight of the KL rises from 0 to --beta, against posterior collapse",
+        metavar="N", type=integer(0))  # fmt: skip
+    add("--annealing-cycles", "cyclical annealing: the weight rises so many times within --annealing-epochs; 0 for once",
+        metavar="N", type=integer(0))  # fmt: skip
+    add(
+        "--free-bits-per-dimension",
+        "nats of KL that cost nothing, for each latent dimension",
+        metavar="NATS",
+        type=not_negative,
+    )
+    add("--free-bits-total", "nats of KL that cost nothing, for all latent dimensions together", metavar="NATS",
+        type=not_negative)  # fmt: skip
+
+
+def _add_optimization(add):
+    """How `npvae train` minimises it."""
+    add("--learning-rate", "Adam's step size", metavar="R", type=positive)
+    add("--learning-rate-schedule", "constant; step: times --learning-rate-drop-factor every --learning-rate-drop-epochs; "
+        "cosine: down to 0 at --epochs; burda: eight stages of 1, 3, 9, ... epochs", metavar="K",
+        choices=["constant", "step", "cosine", "burda"])  # fmt: skip
+    add("--learning-rate-drop-epochs", "of the schedule step", metavar="N", type=integer(1))
+    add("--learning-rate-drop-factor", "of the schedule step", metavar="F", type=positive)
+    add("--max-gradient-norm", "shorten longer gradients to this norm", metavar="G", type=positive)
+    add("--weight-decay", "each step multiplies the weights by 1 − learning rate · W", metavar="W", type=not_negative)
+    add("--early-stopping", "stop after N epochs without a lower validation loss, and keep the best epoch's weights",
+        metavar="N", type=integer(1))  # fmt: skip
 
 
 def _add_evaluate(subparsers):

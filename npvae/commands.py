@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from npvae import runs
-from npvae.schedules import Linear
+from npvae.schedules import BurdaStages, Cosine, Cyclical, Linear, StepDecay
 
 DEFAULTS = {
     "data": "ising",
@@ -19,8 +19,19 @@ DEFAULTS = {
     "likelihood": "bernoulli",
     "sigma": 0.1,
     "learning_rate": 1e-3,
+    "learning_rate_schedule": "constant",
+    "learning_rate_drop_epochs": 10,
+    "learning_rate_drop_factor": 0.1,
+    "objective": "elbo",
+    "train_samples": 1,
     "beta": 1.0,
     "annealing_epochs": 0,
+    "annealing_cycles": 0,
+    "free_bits_per_dimension": 0.0,
+    "free_bits_total": 0.0,
+    "max_gradient_norm": None,
+    "weight_decay": 0.0,
+    "early_stopping": None,
     "initialization": "glorot",
     "output_bias": False,
     "seed": 0,
@@ -38,7 +49,7 @@ def train(args):
     arguments = _resumed_arguments(args) if args.resume else _new_arguments(args)
     dataset = data.load(arguments["data"], arguments["data_dir"], progress=True)
     print(f"data      {dataset.description}")
-    optimizer = Adam(arguments["learning_rate"])
+    beta, learning_rate = _schedules(arguments, len(dataset.x_train))
     if args.resume:
         folder = Path(args.out)
         model, state = runs.load_progress(folder)
@@ -64,8 +75,15 @@ def train(args):
         dataset.x_val,
         epochs=arguments["epochs"],
         batch_size=arguments["batch_size"],
-        optimizer=optimizer,
-        beta=_beta(arguments, len(dataset.x_train)),
+        optimizer=Adam(learning_rate),
+        objective=arguments["objective"],
+        beta=beta,
+        n_samples=arguments["train_samples"],
+        free_bits_per_dimension=arguments["free_bits_per_dimension"],
+        free_bits_total=arguments["free_bits_total"],
+        max_gradient_norm=arguments["max_gradient_norm"],
+        weight_decay=arguments["weight_decay"],
+        early_stopping=arguments["early_stopping"],
         output_bias=arguments["output_bias"],
         seed=arguments["seed"],
         workers=arguments["workers"],
@@ -77,12 +95,25 @@ def train(args):
     return 0
 
 
-def _beta(arguments, n_rows):
-    """The weight of the KL: a number, or the line that rises to it over the first epochs."""
-    if not arguments["annealing_epochs"]:
-        return arguments["beta"]
+def _schedules(arguments, n_rows):
+    """The weight of the KL and the learning rate that the options ask for: numbers, or callables of the step."""
     steps_per_epoch = math.ceil(n_rows / arguments["batch_size"])
-    return Linear(arguments["annealing_epochs"] * steps_per_epoch, 0.0, arguments["beta"])
+    beta, annealing_steps = arguments["beta"], arguments["annealing_epochs"] * steps_per_epoch
+    if annealing_steps and arguments["annealing_cycles"]:
+        beta = Cyclical(annealing_steps, arguments["annealing_cycles"], end=beta)
+    elif annealing_steps:
+        beta = Linear(annealing_steps, 0.0, beta)
+    elif arguments["annealing_cycles"]:
+        raise ValueError("--annealing-cycles needs --annealing-epochs, over which the cycles go")
+    rate = arguments["learning_rate"]
+    drop_steps = arguments["learning_rate_drop_epochs"] * steps_per_epoch
+    learning_rate = {
+        "constant": rate,
+        "step": StepDecay(rate, drop_steps, arguments["learning_rate_drop_factor"]),
+        "cosine": Cosine(rate, arguments["epochs"] * steps_per_epoch),
+        "burda": BurdaStages(steps_per_epoch, rate),
+    }[arguments["learning_rate_schedule"]]
+    return beta, learning_rate
 
 
 def _new_arguments(args):
@@ -131,7 +162,7 @@ def evaluate(args):
     from npvae import data
 
     arguments = runs.read_config(args.run_folder)["arguments"]
-    model, _ = runs.load_progress(args.run_folder)
+    model = runs.load_model(args.run_folder)
     data_dir = arguments["data_dir"] if args.data_dir is None else args.data_dir
     dataset = data.load(arguments["data"], data_dir, progress=True)
     results = runs.measure(model, dataset, args.samples, args.seed, progress=True)
@@ -169,7 +200,7 @@ def sample(args):
     from npvae import plots
 
     config = runs.read_config(args.run_folder)
-    model, _ = runs.load_progress(args.run_folder)
+    model = runs.load_model(args.run_folder)
     path = runs.free_path(Path(args.run_folder) / "draws.png") if args.out is None else Path(args.out)
     if path.suffix.lower() != ".png":
         raise ValueError(f"--out must name a .png file; got {args.out}")
@@ -186,7 +217,7 @@ def gradcheck(args):
     import time
 
     from npvae import proofs, subjects
-    from npvae.train import progress_bar
+    from npvae.history import progress_bar
 
     everything = subjects.subjects()
     if args.run_folder is not None:
@@ -218,7 +249,7 @@ def run_subject(run_folder):
     from npvae.subjects import ModelCase
 
     arguments = runs.read_config(run_folder)["arguments"]
-    model, _ = runs.load_progress(run_folder)
+    model = runs.load_model(run_folder)
     dataset = data.load(arguments["data"], arguments["data_dir"], progress=True)
     rng = np.random.default_rng(0)
     rows = dataset.x_val[np.sort(rng.choice(len(dataset.x_val), min(16, len(dataset.x_val)), replace=False))]

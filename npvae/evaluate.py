@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from npvae import checks
+from npvae.bounds import log_sum_exp
+from npvae.history import progress_bar
 from npvae.latent import gaussian_kl_forward
-from npvae.train import progress_bar
 
 ROWS_PER_PASS = 2000  # decoder rows at a time: keeps memory flat and the products in cache
 PAIRS_PER_PASS = 4_000_000  # pairs of data at a time: 32 MB
@@ -82,12 +83,6 @@ def _log_weights(model, x, mu, logvar, rng, n_samples):
     nll, _ = model.nll_forward(output.reshape(n_samples, *x.shape), x)  # (S, B, D) -> (S, B)
     log_ratio = 0.5 * (eps * eps + logvar - z * z).sum(axis=-1)  # (S, B, L) -> (S, B)
     return log_ratio - nll, nll
-
-
-def log_sum_exp(values):
-    """log Σ e^values over the first axis, without overflow: (S, B) -> (B,)."""
-    largest = values.max(axis=0)
-    return largest + np.log(np.exp(values - largest).sum(axis=0))
 
 
 def posterior_means(model, x):

@@ -73,6 +73,27 @@ def gaussian_kl_backward(dkl, cache):
     return dmu, dlogvar
 
 
+def sampled_kl_forward(z, logvar, eps):
+    """log q(z|x)/p(z) of samples z = mu + σ eps, in nats: of each latent dimension, whose mean over eps is the KL above.
+
+    z, eps (S, B, L), logvar (B, L) -> kl (S, B, L). With log q = −½ (eps² + logvar + log 2π) and log p = −½ (z² + log 2π) the
+    constants cancel: ½ (z² − eps² − logvar). The importance weights of `npvae.bounds.iwae_forward` need it sample by sample.
+
+        (SAMPLED-z)       dz      = dkl z
+        (SAMPLED-logvar)  dlogvar = −½ Σ_s dkl_s
+    """
+    kl = 0.5 * (z * z - eps * eps - logvar)  # (S, B, L)
+    return kl, z
+
+
+def sampled_kl_backward(dkl, cache):
+    """Backward of kl = ½ (z² − eps² − logvar): dz (S, B, L), dlogvar (B, L)."""
+    z = cache
+    dz = dkl * z  # (SAMPLED-z)
+    dlogvar = -0.5 * dkl.sum(axis=0)  # (SAMPLED-logvar) (S, B, L) -> (B, L)
+    return dz, dlogvar
+
+
 def split_posterior(posterior):
     """The encoder's last output (B, 2L) as mu and raw log-variance, views of (B, L) each."""
     n_latent = posterior.shape[1] // 2
@@ -100,6 +121,28 @@ def latent_backward(dz, dkl, cache):
     dmu_z, dlogvar_z = reparameterize_backward(dz, z_cache)  # (S, B, L) -> (B, L)
     # The one place where the VAE is not a chain: mu and logvar feed both z and the KL, so each receives two gradients.
     dmu = dmu_z + dmu_kl
+    dlogvar = dlogvar_z + dlogvar_kl
+    draw = clip_logvar_backward(dlogvar, inside)
+    return np.concatenate([dmu, draw], axis=1)  # (B, L), (B, L) -> (B, 2L)
+
+
+def latent_sampled_forward(posterior, eps):
+    """As `latent_forward`, but with the divergence of each sample: posterior (B, 2L), eps (S, B, L) -> z, kl (S, B, L), and
+    the number of clipped log-variances."""
+    mu, raw = split_posterior(posterior)  # (B, 2L) -> (B, L), (B, L)
+    logvar, inside = clip_logvar_forward(raw)
+    z, z_cache = reparameterize_forward(mu, logvar, eps)  # (B, L) -> (S, B, L)
+    kl, kl_cache = sampled_kl_forward(z, logvar, eps)
+    n_clipped = inside.size - np.count_nonzero(inside)
+    return (z, kl, n_clipped), (inside, z_cache, kl_cache)
+
+
+def latent_sampled_backward(dz, dkl, cache):
+    """Backward of `latent_sampled_forward`: dz, dkl (S, B, L) -> dposterior (B, 2L)."""
+    inside, z_cache, kl_cache = cache
+    dz_kl, dlogvar_kl = sampled_kl_backward(dkl, kl_cache)
+    # Here z feeds both the decoder and the divergence, and logvar both z and the divergence.
+    dmu, dlogvar_z = reparameterize_backward(dz + dz_kl, z_cache)  # (S, B, L) -> (B, L)
     dlogvar = dlogvar_z + dlogvar_kl
     draw = clip_logvar_backward(dlogvar, inside)
     return np.concatenate([dmu, draw], axis=1)  # (B, L), (B, L) -> (B, 2L)

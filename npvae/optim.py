@@ -193,6 +193,25 @@ def check_hyperparameters(optimizer):
             raise ValueError(f"{type(optimizer).__name__}: {name} must be {needs}, got {value!r}")
 
 
+def clip_gradient_norm(grad, max_norm):
+    """Shorten the gradient, (P,) or shares that add up (shards, P), in place to at most this norm; returns the norm it had.
+
+    g ← g min(1, max_norm/‖g‖): its direction stays. Pascanu, Mikolov & Bengio 2013, algorithm 1.
+    """
+    norm = float(np.linalg.norm(total(grad).astype(np.float64)))
+    if norm > max_norm:
+        grad *= max_norm / norm
+    return norm
+
+
+def decay_weights(parameters, amount):
+    """Multiply every weight W by 1 − amount, in place; biases stay. With amount = η λ the decoupled weight decay of
+    Loshchilov & Hutter 2019, algorithm 2, which for plain gradient descent is the penalty ½ λ ‖W‖²."""
+    for value in parameters.values():
+        if value.ndim == 2:
+            value *= value.dtype.type(1 - amount)
+
+
 def lbfgs(loss_and_grad, theta, max_iterations=200, memory=10, callback=None):
     """Minimise a deterministic function of θ (P,) by the quasi-Newton method L-BFGS, through scipy.optimize.
 

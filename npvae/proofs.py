@@ -116,25 +116,25 @@ def linearity_report(pair):
 
 def prove_model(case):
     """Put a model before every check; finite differences only for small ones."""
-    name, model, x, eps, beta = case
-    f = loss_function(model, x, eps, beta)
+    name, model, x, eps, *weighing = case  # beta and the objective
+    f = loss_function(model, x, eps, *weighing)
     theta = {key: value.copy() for key, value in model.parameters.items()}
-    grads = model.backward(model.forward(x, eps, beta)[1])
+    grads = model.backward(model.forward(x, eps, *weighing)[1])
     reports = {"complex step": gradcheck.directional_check(f, theta, grads, assert_passed=False)}
     if model.theta.size <= MAX_ENTRIES:
         reports["finite differences"] = gradcheck.fd_check(f, theta, grads, assert_passed=False)
     reports["Taylor"] = gradcheck.taylor_test(f, theta, grads, assert_passed=False)
     single = model.copy(dtype="float32")
-    grads32 = single.backward(single.forward(x, eps, beta)[1])
+    grads32 = single.backward(single.forward(x, eps, *weighing)[1])
     rounded = single.copy(dtype="float64")  # the same rounded parameters, exactly
-    grads64 = rounded.backward(rounded.forward(x.astype(np.float32), eps.astype(np.float32), beta)[1])
+    grads64 = rounded.backward(rounded.forward(x.astype(np.float32), eps.astype(np.float32), *weighing)[1])
     rows = [float32_row(key, grads32[key], grads64[key]) for key in grads64]
     reports["float32"] = Report("float32 against float64", rows)
     reports["invariants"] = model_invariants(case, grads)
     return [Outcome(name, check, report) for check, report in reports.items()]
 
 
-def loss_function(model, x, eps, beta):
+def loss_function(model, x, eps, beta, objective):
     """The loss as a function of a dict like model.parameters, real or complex."""
     twins = {kind: model.copy(dtype=dtype) for kind, dtype in [("f", "float64"), ("c", "complex128")]}
 
@@ -142,15 +142,15 @@ def loss_function(model, x, eps, beta):
         twin = twins["c" if any(value.dtype.kind == "c" for value in theta.values()) else "f"]
         for name, value in theta.items():
             twin.parameters[name][...] = value
-        return twin.forward(x, eps, beta, check=False)[0].loss
+        return twin.forward(x, eps, beta, objective, check=False)[0].loss
 
     return loss
 
 
 def model_invariants(case, grads):
     """The gradient of a batch is the mean of its rows' gradients; using the model in between changes no bit of it."""
-    _, model, x, eps, beta = case
-    _, cache = model.forward(x, eps, beta)
+    _, model, x, eps, *weighing = case
+    _, cache = model.forward(x, eps, *weighing)
     model.encode(x[:1])
     model.decode(np.ones((2, model.n_latent)))
     model.forward(0.5 * x, -eps, 5.0)
@@ -167,8 +167,8 @@ def model_invariants(case, grads):
     in_one_call = np.full_like(model.theta, np.nan)
     space = model.workspace(len(x) + 2, eps.size // (len(x) * model.n_latent))  # larger than need be, and used twice
     for noise in (-eps, eps):
-        model.gradient(x, noise, beta, in_one_call, workspace=space)
-    rows = [model.backward(model.forward(x[i : i + 1], eps[..., i : i + 1, :], beta)[1]) for i in range(len(x))]
+        model.gradient(x, noise, *weighing, in_one_call, workspace=space)
+    rows = [model.backward(model.forward(x[i : i + 1], eps[..., i : i + 1, :], *weighing)[1]) for i in range(len(x))]
     report_rows = []
     for key, whole in grads.items():
         mean, scale = np.mean([row[key] for row in rows], axis=0), np.max([np.abs(row[key]) for row in rows])

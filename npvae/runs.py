@@ -1,9 +1,9 @@
 """The run folder: what `npvae train` leaves, and what the other commands read.
 
-    config.json      everything needed to repeat the run; library versions, BLAS, threads
-    metrics.jsonl    one line per epoch, the rows of the History
-    checkpoint.npz   model, optimiser and position of the run, replaced after every epoch
-    *.png            loss curves, reconstructions, samples, the latent plane, the decoded grid
+config.json      everything needed to repeat the run; library versions, BLAS, threads
+metrics.jsonl    one line per epoch, the rows of the History
+checkpoint.npz   model, optimiser and position of the run, replaced after every epoch
+*.png            loss curves, reconstructions, samples, the latent plane, the decoded grid
 """
 
 import json
@@ -16,7 +16,7 @@ import threadpoolctl
 
 from npvae import checkpoint, evaluate
 from npvae.batches import model_input
-from npvae.train import History, TrainingState
+from npvae.history import Best, History, TrainingState
 from npvae.vae import VAE
 
 N_RECONSTRUCTIONS, N_SAMPLES = 12, 64
@@ -84,6 +84,8 @@ def save_progress(folder, model, state):
     """Write the checkpoint and the metrics as they stand after an epoch."""
     arrays = {name: value for name, value in state.optimizer.items() if name != "t"}
     arrays = {"theta": model.theta, **{f"optimizer.{name}": value for name, value in arrays.items()}}
+    if state.best is not None:
+        arrays["best.theta"] = state.best.theta
     training = {
         "optimizer_steps": state.optimizer["t"],
         "epoch": state.epoch,
@@ -92,6 +94,7 @@ def save_progress(folder, model, state):
         "skipped": state.skipped,
         "skipped_in_a_row": state.skipped_in_a_row,
         "history": state.history.rows,
+        "best": state.best and {"epoch": state.best.epoch, "loss": state.best.loss, "beta": state.best.beta},
     }
     checkpoint.write(folder / "checkpoint.npz", arrays, {"model": model.config, "training": training})
     lines = "".join(json.dumps(row) + "\n" for row in state.history.rows)
@@ -108,12 +111,21 @@ def load_progress(folder):
     try:
         training = metadata["training"]
         optimizer = {"t": training["optimizer_steps"]}
-        optimizer |= {name.removeprefix("optimizer."): value for name, value in arrays.items() if name != "theta"}
+        optimizer |= {name.removeprefix("optimizer."): a for name, a in arrays.items() if name.startswith("optimizer.")}
         counts = {name: training[name] for name in ("epoch", "step", "seconds", "skipped", "skipped_in_a_row")}
-        state = TrainingState(optimizer, **counts, history=History(training["history"]))
+        best = Best(**training["best"], theta=arrays["best.theta"]) if training.get("best") else None
+        state = TrainingState(optimizer, **counts, history=History(training["history"]), best=best)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: holds a model but no training state ({error!r})") from None
     return model, state
+
+
+def load_model(folder):
+    """The model of a run folder as its training would leave it now: with early stopping that of the best epoch so far."""
+    model, state = load_progress(folder)
+    if state.best is not None:
+        model.theta = state.best.theta
+    return model
 
 
 def draw_pictures(folder, model, dataset, history):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npvae import latent, layers, likelihood, optim
+from npvae import bounds, latent, layers, likelihood, optim
 from npvae.backend import BACKENDS, load_ops
 from npvae.vae import LIKELIHOODS, VAE
 
@@ -30,13 +30,14 @@ class Pair(NamedTuple):
 
 
 class ModelCase(NamedTuple):
-    """A model in float64 with the batch, the noise and the weight of the KL that it is checked at."""
+    """A model in float64 with the batch, the noise, the weight of the KL and the objective that it is checked with."""
 
     name: str
     model: VAE
     x: np.ndarray
     eps: np.ndarray
     beta: float
+    objective: str = "elbo"
 
 
 def subjects(backends=BACKENDS):
@@ -80,7 +81,31 @@ def op_pairs():
         Pair("sampler, 1 row, 1 sample", *sample, (mu[:1], logvar[:1], normal((1, 1, 3))), ("mu", "logvar")),
         Pair("Gaussian KL", *kl, (mu, logvar), ("mu", "logvar")),
     ]
-    return pairs + nll_pairs("", likelihood)
+    return pairs + bound_pairs() + nll_pairs("", likelihood)
+
+
+def bound_pairs():
+    """The divergence of samples, and the bounds: generic, one sample, the share of a larger batch with one beta
+    for each dimension, one sample that dominates."""
+    rng = np.random.default_rng(6)
+    normal, beta = rng.standard_normal, np.array([0.5, 1.0, 2.0])
+    sampled = latent.sampled_kl_forward, latent.sampled_kl_backward
+    elbo = bounds.elbo_forward, bounds.elbo_backward
+    iwae = bounds.iwae_forward, bounds.iwae_backward
+    free_bits = bounds.free_bits_forward, bounds.free_bits_backward
+    kl = np.array([0.1, 0.5, 2.0])
+    return [
+        Pair("sampled KL", *sampled, (normal((5, 4, 3)), normal((4, 3)), normal((5, 4, 3))), ("z", "logvar")),
+        Pair("−ELBO", *elbo, (normal(4), normal((4, 3)), 1.0, 4), ("nll", "kl")),
+        Pair("−ELBO, 5 samples, share, betas", *elbo, (normal((5, 4)), normal((4, 3)), beta, 9), ("nll", "kl")),
+        Pair("−IWAE bound", *iwae, (normal((5, 4)), normal((5, 4, 3)), 1.0, 4), ("nll", "kl")),
+        Pair("−IWAE bound, share, betas", *iwae, (normal((5, 4)), normal((5, 4, 3)), beta, 9), ("nll", "kl")),
+        Pair("−IWAE bound, 1 sample", *iwae, (normal((1, 4)), normal((1, 4, 3)), 2.0, 4), ("nll", "kl")),
+        Pair("−IWAE bound, one dominates", *iwae, (300 * normal((5, 4)), normal((5, 4, 3)), 1.0, 4), ("nll", "kl"), True),
+        Pair("free bits, per dimension", *free_bits, (kl, 0.3, 0.0), ("mean_kl",)),
+        Pair("free bits, in total, above", *free_bits, (kl, 0.0, 2.5), ("mean_kl",)),
+        Pair("free bits, in total, below", *free_bits, (kl, 0.0, 2.7), ("mean_kl",), True),
+    ]
 
 
 def nll_pairs(prefix, ops):
@@ -121,10 +146,13 @@ def composite_pairs(backend):
     clipped = posterior.copy()
     clipped[:, 3:] = [[-40, -30, 0], [20, 30, 1], [-31, 19, 21], [0.5, 2, -29]]
     latent_ops = ops.latent_forward, ops.latent_backward
+    sampled_ops = ops.latent_sampled_forward, ops.latent_sampled_backward
     pairs += [
         Pair(f"{backend} latent", *latent_ops, (posterior, rng.standard_normal((4, 3))), ("posterior",)),
         Pair(f"{backend} latent, 5 samples", *latent_ops, (posterior, rng.standard_normal((5, 4, 3))), ("posterior",)),
         Pair(f"{backend} latent, clipped", *latent_ops, (clipped, np.full((4, 3), 1e-4)), ("posterior",), True),
+        Pair(f"{backend} latent sampled", *sampled_ops, (posterior, rng.standard_normal((5, 4, 3))), ("posterior",)),
+        Pair(f"{backend} latent sampled, clipped", *sampled_ops, (clipped, np.full((1, 4, 3), 1e-4)), ("posterior",), True),
     ]
     return pairs + nll_pairs(f"{backend} ", ops)
 
@@ -148,10 +176,11 @@ def model_cases(backend):
             for n_steps in (0, 100):
                 model, x, eps = model_at(hidden, activation, kind, backend, B, S, n_steps)
                 age = f"after {n_steps} steps" if n_steps else "fresh"
-                widths = "-".join(map(str, [7, *hidden, 2]))
-                cases.append(
-                    ModelCase(f"{backend} VAE {widths} {activation} {kind}, B {B}, S {S or 1}, {age}", model, x, eps, beta)
-                )
+                name = f"{backend} VAE {'-'.join(map(str, [7, *hidden, 2]))} {activation} {kind}"
+                cases.append(ModelCase(f"{name}, B {B}, S {S or 1}, {age}", model, x, eps, beta))
+        for hidden, S, n_steps, beta in [((6,), 4, 0, 2.0), ((6,), 5, 100, 1.0), ((5, 4, 3), 1, 100, 1.0)]:
+            name = f"{backend} VAE {'-'.join(map(str, [7, *hidden, 2]))} tanh {kind} iwae, B 3, S {S}, after {n_steps} steps"
+            cases.append(ModelCase(name, *model_at(hidden, "tanh", kind, backend, 3, S, n_steps), beta, "iwae"))
     return cases
 
 

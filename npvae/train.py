@@ -1,72 +1,44 @@
-"""Training: schedules, the loop, the history.
+"""Training: the loop over epochs and minibatches.
 
 What is random is a pure function of the seed and of counters (see `npvae.batches`), so a run can stop after any epoch and go on
 to the same result.
 """
 
 import contextlib
-import math
-import operator
-import sys
 import time
-from dataclasses import dataclass, field
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from npvae import checks, optim
-from npvae.batches import FULL_BATCH, PERMUTATION, STEP, VALIDATION, Rows, Stream, generator
+from npvae.batches import FULL_BATCH, PERMUTATION, Rows, generator
+from npvae.history import Best, TrainingState, epoch_line, history_row, progress_bar
+from npvae.minibatch import MinibatchGradient, Objective, validate
 from npvae.parallel import Workers, workers_for
-from npvae.parameters import views_of, zeros
-from npvae.vae import Terms
 
 MAX_SKIPPED_IN_A_ROW = 3
 
 
-class History:
-    """One row per epoch, a dict of numbers; `history["val_loss"]` is a column as an array (NaN where there is none).
-
-    epoch, step (minibatches done), seconds (of training so far), and train_ and val_ loss, nll, kl: nats, means over the
-    epoch's rows, the training ones under the parameters as they were at each step; loss = nll + beta kl.
-    """
-
-    def __init__(self, rows=()):
-        self.rows = list(rows)
-
-    def __getitem__(self, name):
-        return np.array([np.nan if row[name] is None else row[name] for row in self.rows])
-
-    def __len__(self):
-        return len(self.rows)
-
-    def __repr__(self):
-        return f"History({len(self)} epochs)" + (f": {epoch_line(self.rows[-1], len(self))}" if self.rows else "")
-
-
-@dataclass
-class TrainingState:
-    """Where a run stands: with the model's theta, all that is needed to go on."""
-
-    optimizer: dict  # see optim.initial_state
-    epoch: int = 0  # epochs done
-    step: int = 0  # minibatches done
-    seconds: float = 0.0
-    skipped: int = 0  # steps left out because loss or gradient were not finite
-    skipped_in_a_row: int = 0
-    history: History = field(default_factory=History)
-
-
-def fit(model, x_train, x_val=None, *, epochs=10, batch_size=128, optimizer=None, beta=1.0, n_samples=1, binarize=True,
-        output_bias=False, seed=0, workers=None, progress=True, on_epoch=None, resume=None):  # fmt: skip
-    """Train `model` in place by minimising nll + beta kl over minibatches; returns the History.
+def fit(model, x_train, x_val=None, *, epochs=10, batch_size=128, optimizer=None, objective="elbo", beta=1.0, n_samples=1,
+        free_bits_per_dimension=0.0, free_bits_total=0.0, max_gradient_norm=None, weight_decay=0.0, early_stopping=None,
+        binarize=True, output_bias=False, seed=0, workers=None, progress=True, on_epoch=None, resume=None):  # fmt: skip
+    """Train `model` in place by minimising a bound on −log p(x) over minibatches; returns the History.
 
     x_train, x_val   (n, D): floats, bool, or uint8 grey levels 0–255 (read as 0–1)
     epochs           passes over x_train, each with every row exactly once
     batch_size       rows per step; the last batch of an epoch may be smaller
-    optimizer        Adam(1e-3) if None; its learning rate is a number or a callable of the step
-    beta             weight of the KL, a number or a callable of the step (0 for the first)
+    optimizer        Adam(1e-3) if None; its learning rate is a number or a callable of the step (`npvae.schedules`)
+    objective        "elbo", nll + beta kl, or "iwae", the importance-weighted bound of n_samples samples (Burda et al. 2016)
+    beta             weight of the KL, a number (beta-VAE) or a callable of the step, 0 for the first (annealing)
     n_samples        S, samples of z per datum and step
+    free_bits_per_dimension, free_bits_total
+                     nats of KL that cost nothing, for each latent dimension or for all together (Kingma et al. 2016); at
+                     most one of the two
+    max_gradient_norm   a longer gradient is shortened to this norm (Pascanu et al. 2013)
+    weight_decay     every step multiplies the weights W by 1 − learning rate · weight_decay (Loshchilov & Hutter 2019)
+    early_stopping   stop after so many epochs without a lower validation loss, and keep the weights of the best epoch; epochs
+                     with another beta do not count
     binarize         draw grey pixels afresh per minibatch (Bernoulli likelihood); False trains on the grey levels themselves
     output_bias      start the likelihood's bias at the data's mean, for the Bernoulli likelihood at its logit: the model then
                      need not learn first which pixels are nearly always black
@@ -81,39 +53,65 @@ def fit(model, x_train, x_val=None, *, epochs=10, batch_size=128, optimizer=None
     tensor went wrong. ValueError for arguments that cannot be used.
     """
     optimizer = optim.Adam() if optimizer is None else optimizer
+    objective = Objective(objective, beta, n_samples, free_bits_per_dimension, free_bits_total)
     checks.integer("epochs", epochs, 0)
     checks.integer("batch_size", batch_size, 1)
+    checks.number("weight_decay", weight_decay, 0)
+    if max_gradient_norm is not None:
+        checks.number("max_gradient_norm", max_gradient_norm, 0, exclusive=True)
+    if early_stopping is not None and checks.integer("early_stopping", early_stopping, 1) and x_val is None:
+        raise ValueError("early_stopping needs validation data, x_val")
     if workers is not None:
         checks.integer("workers", workers, 1)
-    _check_training(model, optimizer, n_samples, beta, seed)
+    _check_training(model, optimizer, seed)
     train = Rows.of(model, x_train, "x_train", binarize)
     val = None if x_val is None else Rows.of(model, x_val, "x_val", binarize)
     state = TrainingState(optim.initial_state(optimizer, model.theta)) if resume is None else resume
     if output_bias and resume is None:
         set_output_bias(model, train)
-    n = len(train.x)
+
     n_workers = workers_for(model, batch_size) if workers is None else workers
-    bar = progress_bar(progress, total=epochs * n, initial=state.epoch * n)
+    bar = progress_bar(progress, total=epochs * len(train.x), initial=state.epoch * len(train.x))
     with bar, Workers(n_workers) as workers, _compilation_announced(model, progress):
-        gradient = MinibatchGradient(model, train, batch_size, n_samples, seed, workers)
-        while state.epoch < epochs:
-            started = time.perf_counter()
+        gradient = MinibatchGradient(model, train, batch_size, objective, seed, workers)
+        op = workers.sliced(getattr(model.ops, optimizer.op))
+
+        def update(grad):
+            if max_gradient_norm is not None:
+                optim.clip_gradient_norm(grad, max_gradient_norm)
+            if weight_decay:
+                learning_rate = optim.at_step(optimizer.learning_rate, state.optimizer["t"])
+                optim.decay_weights(model.parameters, learning_rate * weight_decay)
+            optimizer.step(model.theta, grad, state.optimizer, op)
+
+        while state.epoch < epochs and not _stopped_early(state, early_stopping):
             bar.set_description(f"epoch {state.epoch + 1}/{epochs}")
-            order = generator(seed, PERMUTATION, state.epoch).permutation(n)
-            mean_terms = _train_epoch(model, optimizer, gradient, order, beta, state, workers, bar)
-            state.epoch += 1
-            seconds = time.perf_counter() - started
-            state.seconds += seconds
-            val_terms = (None, None, None)
-            if val is not None:
-                val_terms = validate(model, val, optim.at_step(beta, state.step - 1), batch_size, seed, workers)
-            state.history.rows.append(_history_row(state, mean_terms, val_terms))
+            seconds_before = state.seconds
+            _epoch(model, gradient, update, val, state, bar, seed)
+            if early_stopping is not None:
+                _note_best(model, state, optim.at_step(beta, state.step - 1))
             if progress:
-                line = epoch_line(state.history.rows[-1], epochs)
-                tqdm.write(f"{line}  {n / seconds:,.0f} rows/s")
+                rows_per_second = len(train.x) / (state.seconds - seconds_before)
+                tqdm.write(f"{epoch_line(state.history.rows[-1], epochs)}  {rows_per_second:,.0f} rows/s")
             if on_epoch is not None:
                 on_epoch(state)
+    if early_stopping is not None and state.best is not None:
+        model.theta = state.best.theta
+        if progress and _stopped_early(state, early_stopping):
+            tqdm.write(f"stopped early: no lower validation loss in {early_stopping} epochs; "
+                       f"kept the weights of epoch {state.best.epoch}")  # fmt: skip
     return state.history
+
+
+def _stopped_early(state, early_stopping):
+    return early_stopping is not None and state.best is not None and state.epoch - state.best.epoch >= early_stopping
+
+
+def _note_best(model, state, beta):
+    """Keep the weights if this epoch's validation loss is the lowest of all with this weight of the KL."""
+    loss = state.history.rows[-1]["val_loss"]
+    if state.best is None or state.best.beta != beta or loss < state.best.loss:
+        state.best = Best(state.epoch, loss, beta, model.theta.copy())
 
 
 def set_output_bias(model, train):
@@ -138,12 +136,9 @@ def _compilation_announced(model, progress):
     return announced(lambda: tqdm.write("compiling the kernels, which happens once and takes some 10 seconds"))
 
 
-def _check_training(model, optimizer, n_samples, beta, seed):
+def _check_training(model, optimizer, seed):
     """What fit and fit_lbfgs ask of their common arguments."""
-    checks.integer("n_samples", n_samples, 1)
     checks.integer("seed", seed, 0)
-    if not callable(beta):
-        checks.number("beta", beta, 0)
     if not isinstance(optimizer, optim.OPTIMIZERS):
         names = ", ".join(kind.__name__ for kind in optim.OPTIMIZERS)
         raise ValueError(f"optimizer must be one of {names}, such as npvae.Adam(1e-3); got {optimizer!r}")
@@ -151,13 +146,27 @@ def _check_training(model, optimizer, n_samples, beta, seed):
         raise ValueError(f"a model to be trained must have dtype float32 or float64; got {model.dtype}")
 
 
-def _train_epoch(model, optimizer, gradient, order, beta, state, workers, bar):
-    """One pass over the rows in this order; returns the means of loss, nll and kl over them."""
-    update = workers.sliced(getattr(model.ops, optimizer.op))
+def _epoch(model, gradient, update, val, state, bar, seed):
+    """One pass over the training rows, then the validation ones; adds a row to the history."""
+    started = time.perf_counter()
+    order = generator(seed, PERMUTATION, state.epoch).permutation(len(gradient.train.x))
+    train_terms = _pass(gradient, update, order, state, bar)
+    state.epoch += 1
+    state.seconds += time.perf_counter() - started
+    val_terms = (None, None, None)
+    if val is not None:
+        objective, beta = gradient.objective, optim.at_step(gradient.objective.beta, state.step - 1)
+        n_samples = objective.n_samples if objective.name == "iwae" else 1
+        val_terms = validate(model, val, beta, gradient.batch_size, seed, gradient.workers, objective.name, n_samples)
+    state.history.rows.append(history_row(state, train_terms, val_terms))
+
+
+def _pass(gradient, update, order, state, bar):
+    """A step for each minibatch of the rows in this order; returns the means of loss, nll and kl over them."""
     loss = nll = kl = n_summed = 0
     for start in range(0, len(order), gradient.batch_size):
-        rows, step = order[start : start + gradient.batch_size], state.step
-        terms, grad, culprits = gradient(rows, step, optim.at_step(beta, step))
+        rows = order[start : start + gradient.batch_size]
+        terms, grad, culprits = gradient(rows, state.step)
         state.step += 1
         if culprits:
             state.skipped += 1
@@ -168,7 +177,7 @@ def _train_epoch(model, optimizer, gradient, order, beta, state, workers, bar):
                     "a lower learning rate may help"
                 )
         else:
-            optimizer.step(model.theta, grad, state.optimizer, update)
+            update(grad)
             state.skipped_in_a_row = 0
             n = len(rows)  # terms are weighted by rows: exact when the last batch is short
             loss, nll, kl, n_summed = loss + n * terms.loss, nll + n * terms.nll, kl + n * terms.kl, n_summed + n
@@ -176,57 +185,6 @@ def _train_epoch(model, optimizer, gradient, order, beta, state, workers, bar):
             bar.set_postfix_str(f"loss {terms.loss:.2f} nll {terms.nll:.2f} kl {terms.kl:.2f} nats", refresh=False)
             bar.update(len(rows))
     return np.array([loss, nll, kl]) / n_summed if n_summed else np.full(3, np.nan)
-
-
-class MinibatchGradient:
-    """The gradient of one minibatch after another, a shard per worker, each with noise, buffers and gradient of its own."""
-
-    def __init__(self, model, train, batch_size, n_samples, seed, workers):
-        n_rows = math.ceil(min(batch_size, len(train.x)) / workers.n)  # of the largest shard
-        self.model, self.train, self.batch_size, self.n_samples, self.workers = model, train, batch_size, n_samples, workers
-        self.streams = [Stream(seed, STEP, number) for number in range(workers.n)]
-        self.workspaces = [model.workspace(n_rows, n_samples) for _ in range(workers.n)]
-        self.x = np.empty((workers.n, n_rows, model.n_features), model.dtype)
-        self.grad = zeros((workers.n, model.theta.size), model.dtype, place=3)
-
-    def __call__(self, rows, step, beta):
-        """Terms of the batch `rows`, its gradient as shares that add up (shards, P), and the names of what was not finite."""
-        shards = self.workers.shards(rows)
-        shares = self.workers.map(lambda i: self.share(i, shards[i], step, beta, len(rows)), range(len(shards)))
-        terms, culprits = shares[0]
-        for others, names in shares[1:]:
-            terms, culprits = Terms(*map(operator.add, terms, others)), culprits + names
-        return terms, self.grad[: len(shards)], list(dict.fromkeys(culprits))  # each name once, in order
-
-    def share(self, i, rows, step, beta, batch_size):
-        """What shard i contributes: its share of the Terms, and the names of what was not finite; its gradient in grad[i]."""
-        model, grad = self.model, self.grad[i]
-        rng = self.streams[i].at(step)
-        x = self.train.batch(rows, rng, out=self.x[i, : len(rows)])  # (B, D) of this shard
-        eps = rng.standard_normal((self.n_samples, len(rows), model.n_latent), model.dtype)  # (S, B, L)
-        terms, bound = model.gradient(x, eps, beta, grad, batch_size, self.workspaces[i])
-        culprits = [] if math.isfinite(terms.loss) else ["loss"]
-        if not math.isfinite(bound):  # optimisers square the gradient, so its square must be finite
-            with np.errstate(over="ignore", invalid="ignore"):
-                named = views_of(grad, model.shapes).items()
-                culprits += [f"gradient of {name}" for name, g in named if not math.isfinite(np.vdot(g, g))]
-        return terms, culprits
-
-
-def validate(model, rows, beta=1.0, batch_size=128, seed=0, workers=None):
-    """Means of loss, nll and kl over `rows`, one sample each. Noise and binarisation depend on the seed alone, so that the
-    values of two epochs differ by the model only; workers, if given, share the batches and change no bit of the result."""
-    n = len(rows.x)
-
-    def sums_of(i):
-        rng = generator(seed, VALIDATION, i)
-        x = rows.batch(np.arange(i * batch_size, min((i + 1) * batch_size, n)), rng)  # (B, D)
-        eps = rng.standard_normal((len(x), model.n_latent), model.dtype)
-        terms, _ = model.forward(x, eps, beta, check=False)
-        return np.multiply(terms[:3], len(x))
-
-    batches = range(math.ceil(n / batch_size))
-    return sum(map(sums_of, batches) if workers is None else workers.deal(sums_of, batches)) / n
 
 
 def fit_lbfgs(model, x_train, x_val=None, *, iterations=200, n_samples=1, beta=1.0, binarize=True, seed=0, progress=True):
@@ -237,7 +195,8 @@ def fit_lbfgs(model, x_train, x_val=None, *, iterations=200, n_samples=1, beta=1
     over all rows in memory. One row of History per iteration; arguments as in `fit`.
     """
     checks.integer("iterations", iterations, 1)
-    _check_training(model, optim.SGD(), n_samples, beta, seed)
+    Objective("elbo", beta, n_samples)
+    _check_training(model, optim.SGD(), seed)
     train = Rows.of(model, x_train, "x_train", binarize)
     val = None if x_val is None else Rows.of(model, x_val, "x_val", binarize)
     rng = generator(seed, FULL_BATCH, 0)
@@ -260,7 +219,7 @@ def fit_lbfgs(model, x_train, x_val=None, *, iterations=200, n_samples=1, beta=1
         state.seconds = time.perf_counter() - started
         terms, _ = model.forward(x, eps, beta, check=False)
         val_terms = (None, None, None) if val is None else validate(model, val, beta, seed=seed)
-        state.history.rows.append(_history_row(state, terms[:3], val_terms))
+        state.history.rows.append(history_row(state, terms[:3], val_terms))
         bar.set_postfix_str(epoch_line(state.history.rows[-1], iterations))
         bar.update()
 
@@ -268,26 +227,3 @@ def fit_lbfgs(model, x_train, x_val=None, *, iterations=200, n_samples=1, beta=1
     with bar, threadpool_limits(workers_for(model, len(x)), user_api="blas"):
         model.theta = optim.lbfgs(loss_and_grad, model.theta, iterations, callback=on_iteration).x
     return state.history
-
-
-def progress_bar(progress, **options):
-    """A tqdm bar on stderr if `progress` is asked for and stderr is a terminal; else a silent one."""
-    options = {"unit": " rows", "unit_scale": True, "leave": False, "dynamic_ncols": True, **options}
-    return tqdm(disable=not (progress and sys.stderr.isatty()), **options)
-
-
-def _history_row(state, train_terms, val_terms):
-    row = {"epoch": state.epoch, "step": state.step, "seconds": round(state.seconds, 3)}
-    for part, terms in [("train", train_terms), ("val", val_terms)]:
-        row |= {f"{part}_{name}": None if value is None else float(value)
-                for name, value in zip(["loss", "nll", "kl"], terms)}  # fmt: skip
-    return row
-
-
-def epoch_line(row, epochs):
-    """A row of the History in words."""
-    parts = [f"epoch {row['epoch']:{len(str(epochs))}}/{epochs}"]
-    for part in ("train", "val"):
-        if row[f"{part}_loss"] is not None:
-            parts.append(f"{part} {row[f'{part}_loss']:.2f} = nll {row[f'{part}_nll']:.2f} + kl {row[f'{part}_kl']:.2f} nats")
-    return "  ".join(parts)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npvae import checkpoint, checks
+from npvae import bounds, checkpoint, checks
 from npvae.backend import BACKENDS, load_ops
 from npvae.latent import clip_logvar_forward, split_posterior
 from npvae.layers import ACTIVATIONS
@@ -21,21 +21,21 @@ MAX_PARAMETERS = 2**31  # 8 GB of float32: beyond this a size is a slip of the k
 class Terms(NamedTuple):
     """The loss and its parts in nats, summed over dimensions, mean over the batch (and over samples)."""
 
-    loss: float  # nll + beta * kl; −ELBO for beta = 1
+    loss: float  # nll + beta * kl, −ELBO for beta = 1; of the objective "iwae" its bound, which is at most that
     nll: float
-    kl: float
+    kl: float  # in closed form; of "iwae" the mean over its samples
     n_clipped: int  # log-variances of this batch that were clipped
 
 
 class Cache(NamedTuple):
-    """What `backward` needs of `forward`: the caches of the ops, and the weights of the terms."""
+    """What `backward` needs of `forward`: the caches of the ops."""
 
+    objective: str
     encoder: list
     latent: tuple
     decoder: list
     nll: tuple
-    dnll: np.ndarray  # (S, B) or (B,): dloss/dnll
-    dkl: np.ndarray  # (B, L): dloss/dkl
+    bound: tuple
 
 
 class VAE:
@@ -97,33 +97,38 @@ class VAE:
 
     # ---------------------------------------------------------------------------------------------- forward, backward
 
-    def forward(self, x, eps, beta=1.0, check=True, batch_size=None):
-        """Loss of a batch: mean over the batch of nll + beta kl.
+    def forward(self, x, eps, beta=1.0, objective="elbo", check=True, batch_size=None):
+        """Loss of a batch: mean over the batch of nll + beta kl, or another bound on −log p(x).
 
-        x (B, D); eps (B, L) standard normal noise, or (S, B, L) for S samples per datum, over which nll is averaged;
-        beta the weight of the KL (Higgins et al. 2017; 1 gives −ELBO). Returns Terms and the cache for `backward`, which
-        refers to x, eps and theta: call backward before they change. check=False skips the validation of x and eps, for
-        arrays of the model's dtype that were checked before. Where x is one shard of a batch of `batch_size` rows, terms and
-        gradients are the shard's shares: over the shards they add up to those of the batch.
+        x (B, D); eps (B, L) standard normal noise, or (S, B, L) for S samples per datum;
+        beta the weight of the KL (Higgins et al. 2017; 1 gives −ELBO), a number or one for each latent dimension, (L,);
+        objective "elbo", with nll averaged over the samples (`bounds.elbo_forward`), or "iwae", the importance-weighted bound
+        (`bounds.iwae_forward`). Returns Terms and the cache for `backward`, which refers to x, eps and theta: call backward
+        before they change. check=False skips the validation of x and eps, for arrays of the model's dtype that were checked
+        before. Where x is one shard of a batch of `batch_size` rows, terms and gradients are the shard's shares: over the
+        shards they add up to those of the batch.
         """
         if check:
             x, eps = self.check_data(x), self.check_noise(eps, len(x))
+            checks.choice("objective", objective, bounds.OBJECTIVES)
+        eps = eps[None] if objective == "iwae" and eps.ndim == 2 else eps
         posterior, encoder_cache = self._layers_forward(x, self.encoder_layers)  # (B, D) -> (B, 2L)
-        (z, kl, n_clipped), latent_cache = self.ops.latent_forward(posterior, eps)  # -> (S, B, L), (B, L)
+        if objective == "elbo":
+            (z, kl, n_clipped), latent_cache = self.ops.latent_forward(posterior, eps)  # -> (S, B, L), (B, L)
+        else:
+            (z, kl, n_clipped), latent_cache = self.ops.latent_sampled_forward(posterior, eps)  # -> (S, B, L), (S, B, L)
         z = z.reshape(-1, self.n_latent)  # -> (S B, L)
         output, decoder_cache = self._layers_forward(z, self.decoder_layers)  # (S B, L) -> (S B, D)
         output = output.reshape(*eps.shape[:-1], self.n_features)  # -> (S, B, D)
         nll, nll_cache = self.nll_forward(output, x)  # (S, B, D), (B, D) -> (S, B)
-
         n_rows = len(x) if batch_size is None else batch_size
-        n_samples = nll.size // len(x)
-        mean_nll = nll.sum() / (n_rows * n_samples)
-        mean_kl = kl.sum(dtype=accumulator(kl)) / n_rows
-        loss = mean_nll + beta * mean_kl
-        dnll = np.full(nll.shape, 1 / (n_rows * n_samples))  # 1/B and 1/S enter the gradient here, beta/B on the next line
-        dkl = np.full(kl.shape, beta / n_rows, self.dtype)
-        terms = Terms(loss.item(), mean_nll.item(), mean_kl.item(), int(n_clipped))
-        return terms, Cache(encoder_cache, latent_cache, decoder_cache, nll_cache, dnll, dkl)
+        bound_forward = bounds.elbo_forward if objective == "elbo" else bounds.iwae_forward
+        loss, bound_cache = bound_forward(nll, kl, beta, n_rows)
+
+        mean_nll, mean_kl = nll.mean(), kl.sum(axis=-1, dtype=accumulator(kl)).mean()
+        share = len(x) / n_rows
+        terms = Terms(loss.item(), share * mean_nll.item(), share * mean_kl.item(), int(n_clipped))
+        return terms, Cache(objective, encoder_cache, latent_cache, decoder_cache, nll_cache, bound_cache)
 
     def backward(self, cache, out=None):
         """Gradient of forward's loss with respect to every parameter: a dict of the parameters' names and shapes.
@@ -131,30 +136,35 @@ class VAE:
         The arrays are views of one flat vector laid out like theta: `out` if given, else a fresh one.
         """
         grads = views_of(np.empty_like(self.theta) if out is None else out, self.shapes)
-        doutput = self.nll_backward(cache.dnll, cache.nll)  # (S, B) -> (S, B, D)
+        bound_backward = bounds.elbo_backward if cache.objective == "elbo" else bounds.iwae_backward
+        dnll, dkl = bound_backward(1.0, cache.bound)  # -> (S, B), (B, L) or (S, B, L)
+        doutput = self.nll_backward(dnll, cache.nll)  # (S, B) -> (S, B, D)
         doutput = doutput.reshape(-1, self.n_features)  # -> (S B, D)
         dz = self._layers_backward(doutput, self.decoder_layers, cache.decoder, grads)  # (S B, D) -> (S B, L)
-        dz = dz.reshape(*cache.dnll.shape, self.n_latent)  # -> (S, B, L)
-        dposterior = self.ops.latent_backward(dz, cache.dkl, cache.latent)  # (S, B, L), (B, L) -> (B, 2L)
+        dz = dz.reshape(*dnll.shape, self.n_latent)  # -> (S, B, L)
+        if cache.objective == "elbo":
+            dposterior = self.ops.latent_backward(dz, dkl, cache.latent)  # (S, B, L), (B, L) -> (B, 2L)
+        else:
+            dposterior = self.ops.latent_sampled_backward(dz, dkl, cache.latent)  # (S, B, L), (S, B, L) -> (B, 2L)
         self._layers_backward(dposterior, self.encoder_layers, cache.encoder, grads, need_dx=False)
         return grads
 
-    def gradient(self, x, eps, beta=1.0, out=None, batch_size=None, workspace=None):
+    def gradient(self, x, eps, beta=1.0, objective="elbo", out=None, batch_size=None, workspace=None):
         """`forward`, then `backward`, in one call that need not keep what is between them: what a training step uses.
 
-        x (B, D) and eps as in forward, not checked; out (P,) gets the gradient; workspace: a `workspace` to be used again.
-        Returns Terms and a number that no square of an entry of the gradient exceeds.
+        x (B, D), eps, beta and objective as in forward, not checked; out (P,) gets the gradient; workspace: a `workspace` to
+        be used again. Returns Terms and a number that no square of an entry of the gradient exceeds.
         """
         out = np.empty_like(self.theta) if out is None else out
         batch_size = len(x) if batch_size is None else batch_size
         if self.ops.gradient is None or self.dtype.kind == "c":
             with np.errstate(over="ignore", invalid="ignore"):  # the numbers returned show it
-                terms, cache = self.forward(x, eps, beta, check=False, batch_size=batch_size)
+                terms, cache = self.forward(x, eps, beta, objective, check=False, batch_size=batch_size)
                 self.backward(cache, out)
                 return terms, np.dot(out, out)
         workspace = self.workspace(*eps.shape[-2::-1]) if workspace is None else workspace
-        nll, kl, n_clipped, bound = self.ops.gradient(self, x, eps, beta, batch_size, out, workspace)
-        return Terms(nll + beta * kl, nll, kl, n_clipped), bound
+        *terms, bound = self.ops.gradient(self, x, eps, beta, objective, batch_size, out, workspace)
+        return Terms(*terms), bound
 
     def workspace(self, n_rows, n_samples=1):
         """Buffers for `gradient` of at most n_rows rows with n_samples samples each; None where the back end has none."""

@@ -19,7 +19,8 @@ import test_evaluate
 import test_latent
 import test_likelihood
 
-from npvae import backend, evaluate, latent, layers, likelihood, proofs, subjects, vae
+from npvae import backend, bounds, evaluate, latent, layers, likelihood, proofs, subjects, vae
+from npvae.bounds import elbo_backward, iwae_backward, iwae_forward
 from npvae.latent import (
     LOGVAR_MAX,
     LOGVAR_MIN,
@@ -28,8 +29,11 @@ from npvae.latent import (
     gaussian_kl_backward,
     gaussian_kl_forward,
     latent_backward,
+    latent_sampled_backward,
     reparameterize_backward,
     reparameterize_forward,
+    sampled_kl_backward,
+    sampled_kl_forward,
 )
 from npvae.layers import (
     affine_backward,
@@ -49,7 +53,7 @@ from npvae.likelihood import (
 )
 from npvae.vae import VAE
 
-MODULES = (layers, latent, likelihood, vae, evaluate)  # which hold ops by name
+MODULES = (layers, latent, likelihood, bounds, vae, evaluate)  # which hold ops by name
 RAISES = "raises"  # an error while proving (mostly shapes that do not fit) gives a mistake away as well
 GRADIENT_COLUMNS = (*proofs.CHECKS, RAISES)
 VAE_METHODS = {name: getattr(VAE, name) for name in ("forward", "backward", "gradient", "_layers_backward")}
@@ -66,6 +70,9 @@ GAUSSIAN = ("Gaussian nll",)
 SAMPLES = "numpy VAE 7-6-2 tanh gaussian, B 3, S 4, after"  # with beta = 0.5
 SQUARE = "numpy VAE 7-6-2 relu bernoulli, B 4, S 1, fresh"  # as many rows as the posterior has columns
 DEEP = "numpy VAE 7-5-4-3-2 relu gaussian, B 3, S 1, fresh"
+IWAE_MODEL = "numpy VAE 7-6-2 tanh gaussian iwae"
+ELBO, IWAE = ("−ELBO",), ("−IWAE", IWAE_MODEL)
+SAMPLED_KL = ("sampled KL", "numpy latent sampled", IWAE_MODEL)
 PLAIN = "numpy VAE 7-2 relu gaussian, B 1, S 1, after"
 
 
@@ -628,31 +635,99 @@ def float64_upstream_not_rounded(dnll, cache):
 # ------------------------------------------------------------------------------------------------------- whole models
 
 
-@mistake("VAE.backward", SAMPLES)
-def batch_size_forgotten(model, cache, out=None):
+@mistake("elbo_backward", *ELBO, SAMPLES)
+def batch_size_forgotten(dloss, cache):
     """The loss is a mean over the batch, the gradient a sum."""
-    B = len(cache.dkl)
-    return VAE_METHODS["backward"](model, cache._replace(dnll=B * cache.dnll, dkl=B * cache.dkl), out)
+    dnll, dkl = elbo_backward(dloss, cache)
+    return len(dkl) * dnll, len(dkl) * dkl
 
 
-@mistake("VAE.backward", SAMPLES)
-def number_of_samples_forgotten(model, cache, out=None):
+@mistake("elbo_backward", *ELBO, SAMPLES)
+def number_of_samples_forgotten(dloss, cache):
     """The loss is a mean over the samples, the gradient a sum."""
-    S = cache.dnll.size // len(cache.dkl)
-    return VAE_METHODS["backward"](model, cache._replace(dnll=S * cache.dnll), out)
+    dnll, dkl = elbo_backward(dloss, cache)
+    return dnll.size // len(dkl) * dnll, dkl
 
 
-@mistake("VAE.backward", SAMPLES)
-def beta_forgotten_in_backward(model, cache, out=None):
+@mistake("elbo_backward", *ELBO, SAMPLES)
+def beta_forgotten_in_backward(dloss, cache):
     """beta weighs the KL in the loss only."""
-    return VAE_METHODS["backward"](model, cache._replace(dkl=np.full_like(cache.dkl, 1 / len(cache.dkl))), out)
+    nll, kl, _, n_rows = cache
+    return elbo_backward(dloss, (nll, kl, 1.0, n_rows))
 
 
-@mistake("VAE.forward", SAMPLES)
-def beta_on_the_nll(model, x, eps, beta=1.0, **options):
+@mistake("elbo_backward", *ELBO, SAMPLES)
+def beta_on_the_nll(dloss, cache):
     """beta weighs the other term in the gradient."""
-    terms, cache = VAE_METHODS["forward"](model, x, eps, beta, **options)
-    return terms, cache._replace(dnll=beta * cache.dnll, dkl=cache.dkl / beta)
+    nll, kl, beta, n_rows = cache
+    return np.mean(beta) * elbo_backward(dloss, cache)[0], elbo_backward(dloss, (nll, kl, 1.0, n_rows))[1]
+
+
+@mistake("elbo_backward", *ELBO, SAMPLES)
+def KL_averaged_over_latents_in_the_gradient(dloss, cache):
+    """kl.mean() in the gradient, the sum over L in the loss."""
+    dnll, dkl = elbo_backward(dloss, cache)
+    return dnll, dkl / dkl.shape[1]
+
+
+@mistake("iwae_backward", *IWAE)
+def importance_weights_not_applied(dloss, cache):
+    """The gradient of the ELBO of S samples: every sample has the weight 1/S."""
+    share, *others = cache
+    return iwae_backward(dloss, (np.full_like(share, 1 / len(share)), *others))
+
+
+@mistake("iwae_backward", *IWAE)
+def importance_weights_squared(dloss, cache):
+    """The weights are applied to the loss, and once more to its gradient."""
+    share, *others = cache
+    return iwae_backward(dloss, (share * share, *others))
+
+
+@mistake("iwae_backward", *IWAE)
+def importance_weights_normalised_over_the_batch(dloss, cache):
+    """The softmax runs along the wrong axis, or along both."""
+    share, *others = cache
+    return iwae_backward(dloss, (share / share.shape[1], *others))
+
+
+@mistake("iwae_backward", *IWAE)
+def importance_weights_on_the_nll_only(dloss, cache):
+    """The divergence in the weights is taken for a constant."""
+    dnll, dkl = iwae_backward(dloss, cache)
+    return dnll, 0 * dkl
+
+
+@mistake("sampled_kl_backward", *SAMPLED_KL)
+def divergence_of_samples_not_through_z(dkl, cache):
+    """log p(z) depends on z, which depends on mu and logvar: the term dkl z is forgotten."""
+    dz, dlogvar = sampled_kl_backward(dkl, cache)
+    return 0 * dz, dlogvar
+
+
+@mistake("sampled_kl_backward", *SAMPLED_KL)
+def log_of_the_variance_not_differentiated(dkl, cache):
+    """The density of q holds log σ, whose derivative is forgotten."""
+    dz, dlogvar = sampled_kl_backward(dkl, cache)
+    return dz, 0 * dlogvar
+
+
+@mistake("latent_sampled_backward", *SAMPLED_KL)
+def gradient_through_z_and_divergence_overwritten(dz, dkl, cache):
+    """z feeds the decoder and the divergence, and only the second gradient is kept."""
+    return latent_sampled_backward(0 * dz, dkl, cache)
+
+
+@mistake("free_bits_backward", "free bits")
+def free_bits_ignored_in_backward(dkl, cache):
+    """The loss has its floor, the gradient pulls on every dimension all the same."""
+    return np.full(len(cache), dkl)
+
+
+@mistake("VAE.gradient", IWAE_MODEL)
+def fused_step_without_the_objective(model, x, eps, beta=1.0, objective="elbo", *args, **options):
+    """The fast path of training knows the ELBO only."""
+    return VAE_METHODS["gradient"](model, x, eps, beta, "elbo", *args, **options)
 
 
 @mistake("VAE.gradient", SAMPLES)
@@ -837,10 +912,32 @@ def gaussian_without_half():
 def KL_averaged_over_latents_in_both():
     """kl.mean() in loss and gradient: what is called ELBO can exceed log p(x)."""
 
-    def forward(model, x, eps, beta=1.0, **options):
-        return VAE_METHODS["forward"](model, x, eps, beta / model.n_latent, **options)
+    def forward(model, x, eps, beta=1.0, *args, **options):
+        return VAE_METHODS["forward"](model, x, eps, beta / model.n_latent, *args, **options)
 
     return {"VAE.forward": forward}
+
+
+@probability_mistake(*IWAE)
+def number_of_samples_not_divided_out():
+    """log Σ w for log 1/S Σ w, the forgotten −log S: the bound exceeds log p(x)."""
+
+    def forward(nll, kl, beta, n_rows):
+        loss, cache = iwae_forward(nll, kl, beta, n_rows)
+        return loss - np.log(len(nll)) * nll.shape[1] / n_rows, cache
+
+    return {"iwae_forward": forward}
+
+
+@probability_mistake(*SAMPLED_KL)
+def divergence_of_samples_without_their_noise():
+    """The log-density of q without −½ eps²: the mean over samples is not the KL."""
+
+    def forward(z, logvar, eps):
+        kl, cache = sampled_kl_forward(z, logvar, eps)
+        return kl + 0.5 * eps * eps, cache
+
+    return {"sampled_kl_forward": forward}
 
 
 def moments_of_samples():
@@ -872,6 +969,14 @@ def ELBO_of_the_exact_posterior():
     assert abs(-terms.loss - log_p.mean()) < 1e-10
 
 
+def IWAE_of_the_exact_posterior():
+    """−loss = log p(x) of every sample for the linear Gaussian model: all importance weights are p(x)."""
+    model, x, log_p = test_evaluate.linear_gaussian()
+    for S in (1, 5):
+        terms, _ = model.forward(x, np.random.default_rng(0).standard_normal((S, len(x), model.n_latent)), objective="iwae")
+        assert abs(-terms.loss - log_p.mean()) < 1e-10
+
+
 PROBABILITY_CHECKS = {
     "moments of samples": moments_of_samples,
     "KL by quadrature": KL_by_quadrature,
@@ -879,6 +984,7 @@ PROBABILITY_CHECKS = {
     "Bernoulli mean": bernoulli_mean_by_enumeration,
     "Gaussian integrates to 1": gaussian_integrates_to_1,
     "ELBO of the exact posterior": ELBO_of_the_exact_posterior,
+    "IWAE of the exact posterior": IWAE_of_the_exact_posterior,
 }
 
 

@@ -15,8 +15,8 @@ import pytest
 
 import npvae
 from npvae import cli, data, evaluate, plots, runs
-from npvae.schedules import Linear
-from npvae.train import History, TrainingState
+from npvae.history import History, TrainingState
+from npvae.schedules import BurdaStages, Cosine, Cyclical, Linear, StepDecay
 
 SMALL = ["--hidden", "8", "--epochs", "2", "--batch-size", "50"]
 PICTURES = ["grid.png", "latent.png", "loss.png", "reconstructions.png", "samples.png"]
@@ -93,8 +93,11 @@ def test_train_leaves_the_run_folder(finished):
     config = json.loads((folder / "config.json").read_text())
     assert config["arguments"] == {
         "data": "ising", "epochs": 2, "batch_size": 50, "latent": 2, "hidden": [8], "activation": "relu",
-        "likelihood": "bernoulli", "sigma": 0.1, "learning_rate": 1e-3, "beta": 1.0, "seed": 0, "data_dir": None,
-        "workers": None, "annealing_epochs": 0, "initialization": "glorot", "output_bias": False,
+        "likelihood": "bernoulli", "sigma": 0.1, "seed": 0, "data_dir": None, "workers": None, "initialization": "glorot",
+        "output_bias": False, "objective": "elbo", "train_samples": 1, "beta": 1.0, "annealing_epochs": 0,
+        "annealing_cycles": 0, "free_bits_per_dimension": 0.0, "free_bits_total": 0.0, "learning_rate": 1e-3,
+        "learning_rate_schedule": "constant", "learning_rate_drop_epochs": 10, "learning_rate_drop_factor": 0.1,
+        "max_gradient_norm": None, "weight_decay": 0.0, "early_stopping": None,
     }  # fmt: skip
     assert config["image_shape"] == [16, 16]
     assert config["npvae"] == npvae.__version__
@@ -140,7 +143,8 @@ def test_every_option_reaches_the_model_or_the_training(monkeypatch):
     monkeypatch.setattr(npvae.train, "fit", fit)
     argv = ["--latent", "3", "--hidden", "7", "5", "--activation", "silu", "--likelihood", "gaussian", "--sigma", "0.3"]
     argv += ["--epochs", "4", "--batch-size", "11", "--learning-rate", "0.02", "--beta", "0", "--seed", "6", "--workers", "2"]
-    argv += ["--annealing-epochs", "3", "--initialization", "he", "--output-bias"]
+    argv += ["--annealing-epochs", "3", "--initialization", "he", "--output-bias", "--train-samples", "3"]
+    argv += ["--free-bits-per-dimension", "0.1", "--max-gradient-norm", "5", "--weight-decay", "0.01", "--early-stopping", "8"]
     assert cli.main(["train", "--out", "new", *argv]) == 0
     config, rows, options = seen[0]
     expected = {
@@ -152,16 +156,64 @@ def test_every_option_reaches_the_model_or_the_training(monkeypatch):
     assert callable(options.pop("on_epoch"))
     assert options == {
         "epochs": 4, "batch_size": 11, "optimizer": npvae.Adam(0.02), "beta": Linear(3 * 48, 0.0, 0), "seed": 6, "workers": 2,
-        "output_bias": True, "resume": None,
+        "output_bias": True, "resume": None, "objective": "elbo", "n_samples": 3, "free_bits_per_dimension": 0.1,
+        "free_bits_total": 0.0, "max_gradient_norm": 5, "weight_decay": 0.01, "early_stopping": 8,
     }  # fmt: skip
     assert json.loads(Path("new/config.json").read_text())["arguments"] == {
         "data": "ising", "data_dir": None, "epochs": 4, "batch_size": 11, "latent": 3, "hidden": [7, 5], "activation": "silu",
         "likelihood": "gaussian", "sigma": 0.3, "learning_rate": 0.02, "beta": 0, "seed": 6, "workers": 2,
-        "annealing_epochs": 3, "initialization": "he", "output_bias": True,
+        "annealing_epochs": 3, "initialization": "he", "output_bias": True, "objective": "elbo", "train_samples": 3,
+        "annealing_cycles": 0, "free_bits_per_dimension": 0.1, "free_bits_total": 0.0, "learning_rate_schedule": "constant",
+        "learning_rate_drop_epochs": 10, "learning_rate_drop_factor": 0.1, "max_gradient_norm": 5, "weight_decay": 0.01,
+        "early_stopping": 8,
     }  # fmt: skip
     assert cli.main(["train", "--out", "linear", "--hidden"]) == 0
     assert seen[1][0]["hidden"] == []
     assert seen[1][2]["beta"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("argv", "name", "expected"),
+    [  # 520 rows, 50 of them a step: 11 steps per epoch
+        (["--learning-rate-schedule", "cosine"], "optimizer", npvae.Adam(Cosine(1e-3, 2 * 11))),
+        (["--learning-rate-schedule", "burda", "--learning-rate", "0.01"], "optimizer", npvae.Adam(BurdaStages(11, 0.01))),
+        (
+            ["--learning-rate-schedule", "step", "--learning-rate-drop-epochs", "3", "--learning-rate-drop-factor", "0.5"],
+            "optimizer",
+            npvae.Adam(StepDecay(1e-3, 33, 0.5)),
+        ),
+        (["--annealing-epochs", "6", "--annealing-cycles", "2", "--beta", "4"], "beta", Cyclical(66, 2, end=4.0)),
+        (["--free-bits-total", "3"], "free_bits_total", 3.0),
+        (["--objective", "iwae"], "objective", "iwae"),
+    ],
+)
+@pytest.mark.usefixtures("no_pictures")
+def test_schedules_and_objectives_of_the_options(argv, name, expected, monkeypatch):
+    seen = []
+    monkeypatch.setattr(npvae.train, "fit", lambda *_, **options: seen.append(options) or History([ROW]))
+    assert cli.main(["train", "--out", "new", *SMALL, *argv]) == 0
+    assert seen[0][name] == expected
+
+
+def test_cycles_of_annealing_need_epochs_to_go_over(capsys):
+    error = error_of(capsys, "train", "--out", "new", *SMALL, "--annealing-cycles", "2")
+    assert "--annealing-cycles needs --annealing-epochs" in error
+    assert not Path("new").exists()
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_run_with_every_remedy_trains_and_is_evaluated_at_its_best_epoch(capsys):
+    argv = ["--free-bits-per-dimension", "0.2", "--annealing-epochs", "1", "--max-gradient-norm", "1", "--weight-decay", "0.1"]
+    argv += ["--early-stopping", "1", "--learning-rate", "0.5", "--epochs", "9", "--learning-rate-schedule", "cosine"]
+    assert cli.main(["train", "--out", "new", *SMALL, *argv]) == 0
+    model, state = runs.load_progress("new")
+    assert state.best is not None
+    np.testing.assert_array_equal(runs.load_model("new").theta, state.best.theta)
+    assert cli.main(["evaluate", "new", "--samples", "2", "--json"]) == 0
+    out = capsys.readouterr().out
+    measured = json.loads(out[out.index("{") :])
+    model.theta = state.best.theta
+    assert measured["kl"] == pytest.approx(npvae.evaluate.kl_per_dimension(model, data.load("ising").x_val).sum(), rel=1e-6)
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -9,7 +9,7 @@ import pytest
 import npvae
 from npvae import layers
 from npvae.backend import NUMPY, load_ops
-from npvae.kernels import NUMBA, dense, sparse
+from npvae.kernels import NUMBA, bounds, dense, sparse
 
 DTYPES = {"float64": 1e-13, "float32": 2e-6}
 
@@ -216,6 +216,54 @@ def test_products_over_nonzeros_are_for_few_of_them_and_wide_results():
     assert sparse.nonzeros_of(x, sparse.WIDE) is None
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 3, 5), (4, 2, 3)])
+def test_latent_sampled(shape, dtype):
+    B, L = shape[1:]
+    posterior, eps = normal(B, 2 * L, dtype=dtype), normal(*shape, dtype=dtype, seed=1)
+    posterior.flat[-1] = 25  # beyond the upper bound
+    posterior[0, L] = -31 if B > 1 else 1.0
+    (z, kl, n_clipped), cache = NUMBA.latent_sampled_forward(posterior, eps)
+    (z_numpy, kl_numpy, n_numpy), cache_numpy = NUMPY.latent_sampled_forward(posterior, eps)
+    assert n_clipped == n_numpy
+    assert_twins([z, kl], [z_numpy, kl_numpy], dtype)
+    dz, dkl = normal(*shape, dtype=dtype, seed=2), normal(*shape, dtype=dtype, seed=3)
+    ours, theirs = NUMBA.latent_sampled_backward(dz, dkl, cache), NUMPY.latent_sampled_backward(dz, dkl, cache_numpy)
+    assert_twins(list(ours.T), list(theirs.T), dtype)
+
+
+@pytest.mark.parametrize("beta", [np.ones(3), np.array([0.5, 1.0, 2.0])])
+@pytest.mark.parametrize("batch_size", [4, 9])
+def test_bounds(beta, batch_size):
+    nll, kl = 3 * normal(5, 4, dtype="float64"), normal(5, 4, 3, dtype="float64", seed=1)
+    dnll, dkl = np.full_like(nll, np.nan), np.full_like(kl, np.nan)
+    loss = bounds.iwae(nll, kl, beta, batch_size, dnll, dkl)
+    expected, cache = npvae.bounds.iwae_forward(nll, kl, beta, batch_size)
+    assert loss == pytest.approx(expected, rel=1e-13)
+    assert_twins([dnll, dkl], npvae.bounds.iwae_backward(1.0, cache), "float64")
+    loss = bounds.elbo(nll, kl[:1], beta, batch_size, dkl[:1])
+    expected, cache = npvae.bounds.elbo_forward(nll, kl[0], beta, batch_size)
+    assert loss == pytest.approx(expected, rel=1e-13)
+    assert_twins([dkl[0]], npvae.bounds.elbo_backward(1.0, cache)[1:], "float64")
+
+
+@pytest.mark.parametrize("objective", npvae.bounds.OBJECTIVES)
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_the_gradient_in_one_call_of_every_objective_and_weight_of_the_kl(objective, likelihood):
+    rng = np.random.default_rng(0)
+    for dtype, tolerance in DTYPES.items():
+        model = npvae.VAE(30, 2, (7,), "tanh", likelihood, dtype=dtype, seed=1)
+        composed, x = model.copy(backend="numpy"), (rng.random((4, 30)) < 0.5).astype(dtype)
+        for S, beta in itertools.product([1, 5], [0.7, np.array([0.0, 1.5])]):
+            eps = rng.standard_normal((S, 4, 2)).astype(dtype)
+            ours, theirs = np.full_like(model.theta, np.nan), np.full_like(model.theta, np.nan)
+            terms, bound = model.gradient(x, eps, beta, objective, ours, 9)
+            terms_numpy, square = composed.gradient(x, eps, beta, objective, theirs, 9)
+            np.testing.assert_allclose(terms, terms_numpy, rtol=10 * tolerance)
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=10 * tolerance * np.abs(theirs).max())
+            assert square <= bound * (1 + 1e-6)
+
+
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
 @pytest.mark.parametrize("activation", [name for name in layers.ACTIVATIONS if name != "identity"])
 @pytest.mark.parametrize(("hidden", "S"), [((), None), ((5,), 1), ((110,), 3), ((105, 4, 102), 2)])
@@ -231,8 +279,8 @@ def test_the_model_s_gradient_in_one_call_is_forward_then_backward(hidden, S, ac
             x = x.astype(dtype)
             eps = rng.standard_normal((B, 2) if S is None else (S, B, 2)).astype(dtype)
             ours, theirs = np.full_like(model.theta, np.nan), np.full_like(model.theta, np.nan)
-            terms, bound = model.gradient(x, eps, 0.7, ours, 9, space)
-            terms_numpy, square = composed.gradient(x, eps, 0.7, theirs, 9)
+            terms, bound = model.gradient(x, eps, 0.7, "elbo", ours, 9, space)
+            terms_numpy, square = composed.gradient(x, eps, 0.7, "elbo", theirs, 9)
             np.testing.assert_allclose(terms, terms_numpy, rtol=tolerance)
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=5 * tolerance * np.abs(theirs).max())
             assert square <= bound * (1 + 1e-6)

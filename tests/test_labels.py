@@ -15,7 +15,7 @@ import pytest
 
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "npvae"
-LABELLED_FILES = ["layers.py", "latent.py", "likelihood.py"]
+LABELLED_FILES = ["layers.py", "latent.py", "likelihood.py", "bounds.py"]
 
 LABEL = re.compile(r"\(([A-Z][A-Z0-9]+(?:-[A-Za-z]\w*)*|[A-Z](?:-[A-Za-z]\w*)+)\)")  # not (B), a shape
 TEST_OF_LABEL = re.compile(r"test_([A-Z]\w*?)_is_the_derivative")

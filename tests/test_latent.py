@@ -199,6 +199,49 @@ def test_KL_logvar_is_the_derivative():
     naive.assert_is_gradient(dlogvar, lambda logvar: (dkl * latent.gaussian_kl_forward(mu, logvar)[0]).sum(), logvar)
 
 
+def test_SAMPLED_z_is_the_derivative():
+    _, logvar, eps, dkl, _ = case((5, 4, 3))
+    z = 1.3 * eps + 0.2
+    dz, _ = latent.sampled_kl_backward(dkl, latent.sampled_kl_forward(z, logvar, eps)[1])
+    naive.assert_is_gradient(dz, lambda z: (dkl * latent.sampled_kl_forward(z, logvar, eps)[0]).sum(), z)
+
+
+def test_SAMPLED_logvar_is_the_derivative():
+    _, logvar, eps, dkl, _ = case((5, 4, 3))
+    _, dlogvar = latent.sampled_kl_backward(dkl, latent.sampled_kl_forward(eps, logvar, eps)[1])
+    naive.assert_is_gradient(dlogvar, lambda v: (dkl * latent.sampled_kl_forward(eps, v, eps)[0]).sum(), logvar)
+
+
+@posteriors
+def test_the_sampled_divergence_is_the_log_ratio_of_the_densities_and_its_mean_the_kl(mu, logvar):
+    eps = np.random.default_rng(0).standard_normal((200_000, 1, 1))
+    z = mu + math.exp(logvar / 2) * eps
+    kl, _ = latent.sampled_kl_forward(z, np.array([[logvar]]), eps)
+    log_q = -0.5 * ((z - mu) ** 2 / math.exp(logvar) + logvar)
+    np.testing.assert_allclose(kl, log_q + 0.5 * z * z, atol=1e-9)
+    exact, _ = latent.gaussian_kl_forward(np.array([[mu]]), np.array([[logvar]]))
+    assert kl.mean() == pytest.approx(exact.item(), abs=5 * kl.std() / math.sqrt(kl.size) + 1e-12)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 3), (5, 4, 3)])
+def test_sampled_latent_is_the_latent_with_the_divergence_of_each_sample(shape):
+    posterior, eps, dz, _ = posterior_case(shape)
+    (z, kl, n_clipped), _ = latent.latent_sampled_forward(posterior, eps)
+    (z_twin, _, n_twin), _ = latent.latent_forward(posterior, eps)
+    np.testing.assert_array_equal(z, z_twin)
+    assert (n_clipped, kl.shape) == (n_twin, shape)
+    logvar = np.clip(posterior[:, 3:], latent.LOGVAR_MIN, latent.LOGVAR_MAX)
+    np.testing.assert_array_equal(kl, latent.sampled_kl_forward(z, logvar, eps)[0])
+    posterior, dkl = np.clip(posterior, -31, 3), naive.draw(np.random.default_rng(5), shape)
+
+    def loss(posterior):
+        (z, kl, _), _ = latent.latent_sampled_forward(posterior, eps)
+        return (dz * z).sum() + (dkl * kl).sum()
+
+    dposterior = latent.latent_sampled_backward(dz, dkl, latent.latent_sampled_forward(posterior, eps)[1])
+    naive.assert_is_gradient(dposterior, loss, posterior)
+
+
 def test_CLIP_is_the_derivative():
     raw = np.array([[-31.0, -29.9, -1.0], [0.0, 19.9, 20.1]])  # no difference step crosses a bound
     dlogvar = naive.draw(np.random.default_rng(2), raw.shape)

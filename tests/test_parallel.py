@@ -10,8 +10,8 @@ import pytest
 import npvae
 from npvae import optim
 from npvae.batches import Rows
+from npvae.minibatch import MinibatchGradient, Objective, validate
 from npvae.parallel import Workers, cores_available, workers_for
-from npvae.train import MinibatchGradient, validate
 
 OPTIMIZERS = (optim.SGD(), optim.Momentum(), optim.AdaGrad(), optim.RMSProp(), optim.Adam())
 
@@ -52,9 +52,9 @@ def test_each_shard_draws_noise_of_its_own_and_every_row_is_used_once():
     seen = []
 
     class Recorder(npvae.VAE):
-        def gradient(self, x, eps, beta, out, batch_size, workspace):
+        def gradient(self, x, eps, beta, objective, out, batch_size, workspace):
             seen.append((x.copy(), eps.copy(), batch_size))
-            return super().gradient(x, eps, beta, out, batch_size, workspace)
+            return super().gradient(x, eps, beta, objective, out, batch_size, workspace)
 
     x = np.arange(50 * 16, dtype=np.float32).reshape(50, 16)
     npvae.fit(Recorder(16, 2, (), likelihood="gaussian"), x, epochs=1, batch_size=20, workers=3,
@@ -133,12 +133,12 @@ def test_a_step_allocates_nothing_large_and_10_000_steps_leave_nothing_behind(n)
     optimizer, index = optim.Adam(), np.arange(64)
     state = optim.initial_state(optimizer, model.theta)
     with Workers(n) as workers:
-        gradient = MinibatchGradient(model, Rows.of(model, x, "x"), 64, 1, 0, workers)
+        gradient = MinibatchGradient(model, Rows.of(model, x, "x"), 64, Objective(), 0, workers)
         update = workers.sliced(model.ops.adam_step)
 
         def steps(n_steps):
             for step in range(n_steps):
-                optimizer.step(model.theta, gradient(index, step, 1.0)[1], state, update)
+                optimizer.step(model.theta, gradient(index, step)[1], state, update)
 
         tracemalloc.start()
         try:

@@ -7,7 +7,7 @@ from matplotlib.image import imread
 
 import npvae
 from npvae import plots
-from npvae.train import History
+from npvae.history import History
 
 
 def history(n, val=True):

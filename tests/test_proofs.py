@@ -116,8 +116,8 @@ def test_a_backward_with_an_offset_is_not_linear():
 
 def test_a_model_that_keeps_state_is_seen():
     class Forgetful(npvae.VAE):
-        def forward(self, x, eps, beta=1.0, check=True):
-            terms, self.latest = super().forward(x, eps, beta, check)
+        def forward(self, x, eps, *args, **options):
+            terms, self.latest = super().forward(x, eps, *args, **options)
             return terms, self.latest
 
         def backward(self, cache, out=None):

@@ -8,7 +8,7 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import npvae
-from npvae import batches, train
+from npvae import batches, minibatch, train
 from npvae.batches import Stream
 from npvae.optim import SGD, AdaGrad, Adam, Momentum, RMSProp
 from npvae.parallel import Workers
@@ -28,11 +28,11 @@ def small_model(**options):
 class Recorder(npvae.VAE):
     """A model that remembers what it was trained on."""
 
-    def forward(self, x, eps, beta=1.0, check=True, **options):
+    def forward(self, x, eps, beta=1.0, *args, **options):
         if not hasattr(self, "seen"):
             self.seen = []
         self.seen.append((x.copy(), eps.copy(), beta))
-        return super().forward(x, eps, beta, check, **options)
+        return super().forward(x, eps, beta, *args, **options)
 
 
 def recorder(**options):
@@ -60,7 +60,7 @@ def test_lbfgs_finds_a_stationary_point_of_the_loss_with_fixed_draws():
     assert np.abs(gradient).max() < 1e-2 < 0.1 < history["train_loss"][0] - history["train_loss"][-1]
     last = history.rows[-1]
     assert [last[f"train_{name}"] for name in ("loss", "nll", "kl")] == pytest.approx(terms[:3], rel=1e-12)
-    val_terms = train.validate(model, train.Rows.of(model, x[:20], "x_val"), 0.5, seed=4)
+    val_terms = minibatch.validate(model, train.Rows.of(model, x[:20], "x_val"), 0.5, seed=4)
     assert [last[f"val_{name}"] for name in ("loss", "nll", "kl")] == pytest.approx(val_terms, rel=1e-12)
 
 
@@ -122,21 +122,22 @@ def test_every_use_of_random_numbers_has_a_stream_of_its_own(monkeypatch):
             drawn.append((*self.key, step))
             return super().at(step)
 
-    monkeypatch.setattr(train, "generator", lambda *key: drawn.append(key) or generator(*key))
-    monkeypatch.setattr(train, "Stream", Recorded)
+    for module in (train, minibatch):
+        monkeypatch.setattr(module, "generator", lambda *key: drawn.append(key) or generator(*key))
+    monkeypatch.setattr(minibatch, "Stream", Recorded)
     x = lattice_rows(20)
     npvae.fit(small_model(), x, x, epochs=2, batch_size=10, seed=9, progress=False)
     npvae.fit_lbfgs(small_model(), x, iterations=1, seed=9, progress=False)
-    steps = [[(9, train.PERMUTATION, e), *((9, train.STEP, 0, 2 * e + i) for i in (0, 1))] for e in (0, 1)]
-    validation = [(9, train.VALIDATION, 0), (9, train.VALIDATION, 1)]
+    steps = [[(9, train.PERMUTATION, e), *((9, batches.STEP, 0, 2 * e + i) for i in (0, 1))] for e in (0, 1)]
+    validation = [(9, batches.VALIDATION, 0), (9, batches.VALIDATION, 1)]
     assert drawn == [*steps[0], *validation, *steps[1], *validation, (9, train.FULL_BATCH, 0)]
-    assert len({train.PERMUTATION, train.STEP, train.VALIDATION, train.FULL_BATCH}) == 4
+    assert len({train.PERMUTATION, batches.STEP, batches.VALIDATION, train.FULL_BATCH}) == 4
     keys = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 1, 1), (1, 1, 0)]
     assert len({generator(*key).bytes(8) for key in keys}) == 6
 
 
 def test_the_numbers_of_a_step_depend_on_nothing_but_the_step():
-    key = (7, train.STEP, 1)
+    key = (7, batches.STEP, 1)
     stream = Stream(*key)
     first = [stream.at(step).standard_normal(5) for step in (0, 1, 10**6)]
     assert len({numbers.tobytes() for numbers in first}) == 3
@@ -147,7 +148,7 @@ def test_the_numbers_of_a_step_depend_on_nothing_but_the_step():
     np.testing.assert_array_equal(first[0], np.random.Generator(np.random.PCG64DXSM(key)).standard_normal(5))
     jumped = np.random.Generator(np.random.PCG64DXSM(key).jumped(1)).standard_normal(5)
     np.testing.assert_array_equal(first[1], jumped)
-    assert not np.array_equal(Stream(7, train.STEP, 2).at(0).standard_normal(5), first[0])
+    assert not np.array_equal(Stream(7, batches.STEP, 2).at(0).standard_normal(5), first[0])
 
 
 def test_same_seed_same_bits_and_resuming_goes_on_to_them():
@@ -191,7 +192,7 @@ def test_validation_is_exact_and_has_the_same_noise_in_every_epoch():
     assert len(set(history["val_loss"])) == 1
     model = small_model(dtype="float64")
     rows = train.Rows.of(model, x[:23], "x")
-    assert train.validate(model, rows, batch_size=10)[2] == pytest.approx(model.forward(x[:23], np.zeros((23, 2)))[0].kl)
+    assert minibatch.validate(model, rows, batch_size=10)[2] == pytest.approx(model.forward(x[:23], np.zeros((23, 2)))[0].kl)
 
 
 def test_validation_measures_the_validation_rows_with_the_model_after_the_epoch():
@@ -201,7 +202,7 @@ def test_validation_measures_the_validation_rows_with_the_model_after_the_epoch(
         history = npvae.fit(model, x, x_val, epochs=2, batch_size=8, beta=0.5, seed=7, binarize=binarize, progress=False)
         rows = train.Rows.of(model, x_val, "x_val", binarize)
         assert rows.binarize == binarize
-        expected = train.validate(model, rows, 0.5, batch_size=8, seed=7)
+        expected = minibatch.validate(model, rows, 0.5, batch_size=8, seed=7)
         np.testing.assert_array_equal([history[f"val_{name}"][-1] for name in ("loss", "nll", "kl")], expected)
         assert history["val_loss"][0] != history["val_loss"][1]
 
@@ -209,7 +210,7 @@ def test_validation_measures_the_validation_rows_with_the_model_after_the_epoch(
 def test_no_two_validation_batches_or_seeds_draw_the_same():
     model = recorder()
     for seed in (0, 1):
-        train.validate(model, train.Rows.of(model, lattice_rows(40), "x"), batch_size=10, seed=seed)
+        minibatch.validate(model, train.Rows.of(model, lattice_rows(40), "x"), batch_size=10, seed=seed)
     assert len({eps.tobytes() for _, eps, _ in model.seen}) == 8
 
 
@@ -268,9 +269,9 @@ def test_binary_data_are_left_alone():
 class Stumbler(npvae.VAE):
     """A model whose loss is NaN at the steps in `bad`."""
 
-    def forward(self, x, eps, beta=1.0, check=True, **options):
+    def forward(self, x, eps, beta=1.0, *args, **options):
         self.count = getattr(self, "count", -1) + 1
-        return super().forward(x, eps, np.nan if self.count in self.bad else beta, check, **options)
+        return super().forward(x, eps, np.nan if self.count in self.bad else beta, *args, **options)
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_counted_and_three_in_a_row_abort():
@@ -314,8 +315,10 @@ def test_a_gradient_whose_square_overflows_is_an_accident():
     """Adam would keep its infinite v, and the parameter would never move again."""
     model = small_model(sigma=1e-11, likelihood="gaussian")
     with Workers(1) as workers:
-        gradient = train.MinibatchGradient(model, train.Rows.of(model, lattice_rows(4), "x"), 4, 1, 0, workers)
-        terms, grad, culprits = gradient(np.arange(4), 0, 1.0)
+        gradient = minibatch.MinibatchGradient(
+            model, train.Rows.of(model, lattice_rows(4), "x"), 4, minibatch.Objective(), 0, workers
+        )
+        terms, grad, culprits = gradient(np.arange(4), 0)
     assert grad.shape == (1, model.theta.size)
     assert np.isfinite(terms.loss)
     assert np.isfinite(grad).all()

@@ -1,7 +1,7 @@
 """Compiled twins of the NumPy ops, and the table `NUMBA` that puts them in place; the Ising kernel lives here too."""
 
 from npvae.backend import Ops
-from npvae.kernels.latent import latent_backward, latent_forward
+from npvae.kernels.latent import latent_backward, latent_forward, latent_sampled_backward, latent_sampled_forward
 from npvae.kernels.layers import dense_backward, dense_forward
 from npvae.kernels.likelihood import (
     bernoulli_nll_backward,
@@ -18,6 +18,8 @@ NUMBA = Ops(
     dense_backward=dense_backward,
     latent_forward=latent_forward,
     latent_backward=latent_backward,
+    latent_sampled_forward=latent_sampled_forward,
+    latent_sampled_backward=latent_sampled_backward,
     bernoulli_nll_forward=bernoulli_nll_forward,
     bernoulli_nll_backward=bernoulli_nll_backward,
     gaussian_nll_forward=gaussian_nll_forward,

@@ -1,4 +1,4 @@
-"""Compiled twins of `latent_forward` and `latent_backward` in `npvae.latent`: clip, sample and KL in one pass."""
+"""Compiled twins of the composites in `npvae.latent`: clip, sample and KL, or the divergence of each sample, in one pass."""
 
 import numpy as np
 
@@ -21,6 +21,25 @@ def latent_backward(dz, dkl, cache):
     posterior, samples, half_sigma, variance_minus_1 = cache
     dposterior = np.empty_like(posterior)
     latent_rows_backward(dz.reshape(samples.shape), dkl, posterior, samples, half_sigma, variance_minus_1, dposterior)
+    return dposterior
+
+
+def latent_sampled_forward(posterior, eps):
+    """`npvae.latent.latent_sampled_forward`."""
+    z, kl, half_sigma = (
+        np.empty(eps.shape, posterior.dtype),
+        np.empty(eps.shape, posterior.dtype),
+        np.empty_like(posterior[:, ::2]),
+    )
+    n_clipped = latent_sampled_rows_forward(posterior, eps, z, kl, half_sigma)
+    return (z, kl, n_clipped), (posterior, eps, z, half_sigma)
+
+
+def latent_sampled_backward(dz, dkl, cache):
+    """`npvae.latent.latent_sampled_backward`."""
+    posterior, eps, z, half_sigma = cache
+    dposterior = np.empty_like(posterior)
+    latent_sampled_rows_backward(dz, dkl, posterior, eps, z, half_sigma, dposterior)
     return dposterior
 
 
@@ -62,5 +81,46 @@ def _backward_rows(dz, dkl, posterior, eps, half_sigma, variance_minus_1, dposte
             dposterior[b, n_latent + l] = zero if clipped else dlogvar_z + dlogvar_kl  # (CLIP)
 
 
+def _sampled_forward_rows(posterior, eps, z, kl, half_sigma):
+    n_samples, n_rows, n_latent = eps.shape
+    low, high = kl.dtype.type(LOGVAR_MIN), kl.dtype.type(LOGVAR_MAX)
+    half = kl.dtype.type(0.5)
+    logvar = np.empty(n_latent, kl.dtype)
+    n_clipped = 0
+    for b in range(n_rows):
+        mu, raw = posterior[b, :n_latent], posterior[b, n_latent:]
+        for l in range(n_latent):
+            logvar[l] = high if raw[l].real > LOGVAR_MAX else (low if raw[l].real < LOGVAR_MIN else raw[l])
+            half_sigma[b, l] = half * exp(half * logvar[l])
+        for l in range(n_latent):
+            n_clipped += raw[l].real > LOGVAR_MAX or raw[l].real < LOGVAR_MIN
+        for s in range(n_samples):
+            for l in range(n_latent):
+                noise, sample = eps[s, b, l], mu[l] + (half_sigma[b, l] + half_sigma[b, l]) * eps[s, b, l]
+                z[s, b, l] = sample
+                kl[s, b, l] = half * (sample * sample - noise * noise - logvar[l])
+    return n_clipped
+
+
+def _sampled_backward_rows(dz, dkl, posterior, eps, z, half_sigma, dposterior):
+    n_samples, n_rows, n_latent = eps.shape
+    zero, half = dposterior.dtype.type(0), dposterior.dtype.type(0.5)
+    for b in range(n_rows):
+        for l in range(n_latent):
+            dmu, dlogvar_z, dlogvar_kl = zero, zero, zero
+            for s in range(n_samples):
+                dz_total = dz[s, b, l] + dkl[s, b, l] * z[s, b, l]  # (SAMPLED-z)
+                dmu += dz_total  # (Z-mu)
+                dlogvar_z += dz_total * eps[s, b, l]
+                dlogvar_kl -= half * dkl[s, b, l]  # (SAMPLED-logvar)
+            dlogvar_z *= half_sigma[b, l]  # (Z-logvar)
+            raw = posterior[b, n_latent + l].real
+            clipped = raw > LOGVAR_MAX or raw < LOGVAR_MIN
+            dposterior[b, l] = dmu
+            dposterior[b, n_latent + l] = zero if clipped else dlogvar_z + dlogvar_kl  # (CLIP)
+
+
 latent_rows_forward = jit(_forward_rows)
 latent_rows_backward = jit(_backward_rows)
+latent_sampled_rows_forward = jit(_sampled_forward_rows)
+latent_sampled_rows_backward = jit(_sampled_backward_rows)

@@ -12,9 +12,15 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg.cython_blas  # noqa: F401  (the BLAS of np.dot in a kernel: loaded before its threads are limited)
 
+from npvae.kernels.bounds import elbo, iwae
 from npvae.kernels.compile import jit
 from npvae.kernels.dense import times_transposed
-from npvae.kernels.latent import latent_rows_backward, latent_rows_forward
+from npvae.kernels.latent import (
+    latent_rows_backward,
+    latent_rows_forward,
+    latent_sampled_rows_backward,
+    latent_sampled_rows_forward,
+)
 from npvae.kernels.layers import BACKWARD, FORWARD, identity_backward, identity_forward
 from npvae.kernels.likelihood import bernoulli, gaussian
 from npvae.kernels.sparse import SPARSE, WIDE, combine_rows, count_nonzeros, find, transpose
@@ -65,13 +71,14 @@ def workspace(model, n_rows, n_samples):
     return Workspace(layers, len(model.encoder_layers), np.empty(n_floats, model.dtype), np.empty(n_integers, np.int32))
 
 
-def gradient(model, x, eps, beta, batch_size, out, space):
-    """`VAE.gradient`: nll, kl, n_clipped, and a bound on the sum of squares of the gradient that is written to `out`."""
+def gradient(model, x, eps, beta, objective, batch_size, out, space):
+    """`VAE.gradient`: the Terms, and a bound on the sum of squares of the gradient that is written to `out`."""
     variance = model.sigma**2 if model.likelihood == "gaussian" else 0.0
     samples = eps if eps.ndim == 3 else eps[None]  # (S, B, L)
+    betas = np.full(model.n_latent, beta, np.float64)  # a number, or one for each latent dimension
     layers, n_encoder, floats, integers = space
-    kernel = gradient_kernel(model.activation)
-    return kernel(model.theta, layers, n_encoder, variance, x, samples, float(beta), batch_size, floats, integers, out)
+    kernel = gradient_kernel(model.activation, objective)
+    return kernel(model.theta, layers, n_encoder, variance, x, samples, betas, batch_size, floats, integers, out)
 
 
 def _norm2(a):
@@ -140,46 +147,70 @@ def _layers_backward(theta, layers, x, dh, floats, integers, grad):
 def _model_gradient(theta, layers, n_encoder, variance, x, eps, beta, batch_size, floats, integers, grad):
     n_samples, n_rows, n_latent = eps.shape
     encoder, decoder = layers[:n_encoder], layers[n_encoder:]
-    real = theta.dtype.type
 
     posterior = layers_forward(theta, encoder, x, floats, integers)  # (B, D) -> (B, 2L)
-    z = np.empty((n_samples, n_rows, n_latent), theta.dtype)
-    kl, half_sigma = np.empty((n_rows, n_latent), theta.dtype), np.empty((n_rows, n_latent), theta.dtype)
-    variance_minus_1, dposterior = np.empty_like(kl), np.empty_like(posterior)
-    n_clipped = latent_rows_forward(posterior, eps, z, kl, half_sigma, variance_minus_1)
+    z, half_sigma = np.empty(eps.shape, theta.dtype), np.empty((n_rows, n_latent), theta.dtype)
+    kl, dposterior = (
+        np.empty((n_samples if importance_weighted else 1, n_rows, n_latent), theta.dtype),
+        np.empty_like(posterior),
+    )
+    dkl, variance_minus_1 = np.empty_like(kl), np.empty_like(half_sigma)
+    if importance_weighted:
+        n_clipped = latent_sampled_rows_forward(posterior, eps, z, kl, half_sigma)
+    else:
+        n_clipped = latent_rows_forward(posterior, eps, z, kl[0], half_sigma, variance_minus_1)
     z_rows = z.reshape(n_samples * n_rows, n_latent)
     output = layers_forward(theta, decoder, z_rows, floats, integers)  # (S B, L) -> (S B, D)
-    nll, doutput = np.empty(len(z_rows), np.float64), matrix(floats, floats.size - output.size, len(z_rows), x.shape[1])
-    dnll, dkl = 1 / (batch_size * n_samples), np.full((n_rows, n_latent), real(beta / batch_size))
+    nll, doutput = np.empty((n_samples, n_rows)), matrix(floats, floats.size - output.size, len(z_rows), x.shape[1])
+    upstream = 1.0 if importance_weighted else 1 / (batch_size * n_samples)  # (ELBO-nll)
     if variance > 0:
-        gaussian(output, x, variance, nll, dnll, doutput)
+        gaussian(output, x, variance, nll.reshape(len(z_rows)), upstream, doutput)
     else:
-        bernoulli(output, x, nll, dnll, doutput)
+        bernoulli(output, x, nll.reshape(len(z_rows)), upstream, doutput)
+    if importance_weighted:
+        dnll = np.empty_like(nll)
+        loss = iwae(nll, kl, beta, batch_size, dnll, dkl)
+        scale_rows(doutput, dnll.reshape(len(z_rows)))
+    else:
+        loss = elbo(nll, kl, beta, batch_size, dkl)
 
     dz, decoder_bound = layers_backward(theta, decoder, z_rows, doutput, floats, integers, grad)
-    latent_rows_backward(dz.reshape(eps.shape), dkl, posterior, eps, half_sigma, variance_minus_1, dposterior)
+    if importance_weighted:
+        latent_sampled_rows_backward(dz.reshape(eps.shape), dkl, posterior, eps, z, half_sigma, dposterior)
+    else:
+        latent_rows_backward(dz.reshape(eps.shape), dkl[0], posterior, eps, half_sigma, variance_minus_1, dposterior)
     _, encoder_bound = layers_backward(theta, encoder, x, dposterior, floats, integers, grad)
-    nll_sum, kl_sum = nll.sum(), np.float64(0)
+    kl_sum = np.float64(0)
     for term in kl.flat:
         kl_sum += term
-    return nll_sum / (batch_size * n_samples), kl_sum / batch_size, n_clipped, encoder_bound + decoder_bound
+    mean_nll, mean_kl = nll.sum() / (batch_size * n_samples), kl_sum / (batch_size * len(kl))
+    return loss, mean_nll, mean_kl, n_clipped, encoder_bound + decoder_bound
 
 
-matrix, norm2, nonzeros = jit(_matrix), jit(_norm2), jit(_nonzeros)
+def _scale_rows(a, factors):
+    for r in range(len(a)):
+        factor = a.dtype.type(factors[r])
+        for i in range(a.shape[1]):
+            a[r, i] *= factor
+
+
+matrix, norm2, nonzeros, scale_rows = jit(_matrix), jit(_norm2), jit(_nonzeros), jit(_scale_rows)
 # Names in the functions above that `gradient_kernel` gives their meaning.
 activation_forward, activation_backward = identity_forward, identity_backward
 layers_forward, layers_backward = _layers_forward, _layers_backward
+importance_weighted = False
 
 
 @functools.cache
-def gradient_kernel(activation):
-    """`_model_gradient`, compiled for one activation: for all of them at once would take seconds more."""
+def gradient_kernel(activation, objective):
+    """`_model_gradient`, compiled for one activation and objective: for all of them at once would take seconds more."""
 
     def compiled(function, **names):  # a copy with a name of its own, under which Numba caches it
         copy = FunctionType(function.__code__, {**globals(), **names})
-        copy.__qualname__ = f"{function.__name__}_{activation}"
+        copy.__qualname__ = f"{function.__name__}_{activation}_{objective}"
         return jit(copy)
 
     forward = compiled(_layers_forward, activation_forward=FORWARD[activation])
     backward = compiled(_layers_backward, activation_backward=BACKWARD[activation])
-    return compiled(_model_gradient, layers_forward=forward, layers_backward=backward)
+    names = {"layers_forward": forward, "layers_backward": backward, "importance_weighted": objective == "iwae"}
+    return compiled(_model_gradient, **names)
