@@ -22,6 +22,7 @@ The map, in the order to read it (each file knows only those above it):
     history.py       where a run stands, and how it is told
     train.py         the loop over epochs and minibatches
     evaluate.py      ELBO, importance-weighted log-likelihood, active units, bits per dimension
+    ppca.py          probabilistic PCA, the linear VAE that is solved in closed form
     subjects.py      what the proof covers: every op and the model, in every regime
     proofs.py        the subjects put before the checks
     plots.py         every picture
@@ -34,7 +35,7 @@ The map, in the order to read it (each file knows only those above it):
                                                              loss = mean over batch of (nll + beta * kl)
 """
 
-from npvae import bounds, checkpoint, data, evaluate, gradcheck, latent, layers, likelihood, optim, schedules
+from npvae import bounds, checkpoint, data, evaluate, gradcheck, latent, layers, likelihood, optim, ppca, schedules
 from npvae.batches import model_input
 from npvae.history import History
 from npvae.optim import SGD, AdaGrad, Adam, Momentum, RMSProp
@@ -45,5 +46,5 @@ __version__ = "0.1.0"
 
 __all__ = [
     "SGD", "VAE", "AdaGrad", "Adam", "History", "Momentum", "RMSProp", "Terms", "bounds", "checkpoint", "data", "evaluate",
-    "fit", "fit_lbfgs", "gradcheck", "latent", "layers", "likelihood", "model_input", "optim", "schedules",
+    "fit", "fit_lbfgs", "gradcheck", "latent", "layers", "likelihood", "model_input", "optim", "ppca", "schedules",
 ]  # fmt: skip

@@ -43,3 +43,47 @@ def test_vae_in_one_file_is_the_package_s_model(one_file):
     grads = one_file.backward(p, cache)
     for name, expected in zip(p, model.backward(model_cache).values()):
         np.testing.assert_allclose(grads[name], expected, rtol=0, atol=1e-13 * np.abs(expected).max())
+
+
+@pytest.fixture
+def digits(monkeypatch):
+    """In place of MNIST: 28 × 28 images of one bar each, grey."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    rng = np.random.default_rng(0)
+    images = np.zeros((300, 28, 28), np.uint8)
+    for image, row, column in zip(images, rng.integers(2, 24, 300), rng.integers(2, 24, 300)):
+        image[row : row + 3, 4:24] = 200
+        image[4:24, column : column + 2] = 100
+    images = images.reshape(300, 784)
+    labels = np.zeros(300, np.uint8)
+    monkeypatch.setattr(npvae.data.mnist, "load", lambda data_dir: npvae.data.mnist.MNIST(images, labels, images, labels))
+
+
+@pytest.mark.usefixtures("digits")
+def test_probabilistic_pca_prints_both_likelihoods_and_draws(monkeypatch, tmp_path, capsys):
+    import probabilistic_pca
+
+    monkeypatch.setattr(probabilistic_pca, "EPOCHS", 3)
+    monkeypatch.setattr(sys, "argv", ["probabilistic_pca.py", "--out", str(tmp_path / "a.png")])
+    probabilistic_pca.main()
+    out = capsys.readouterr().out
+    exact, reached, less = map(float, re.search(r"closed form (\S+), the trained VAE (\S+) \((\S+) less\)", out).groups())
+    assert exact - reached == pytest.approx(less, abs=2e-4)
+    assert less > 0
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
+@pytest.mark.usefixtures("digits")
+def test_posterior_collapse_prints_a_row_for_every_remedy_and_draws(monkeypatch, tmp_path, capsys):
+    import posterior_collapse
+
+    monkeypatch.setattr(posterior_collapse, "EPOCHS", 2)
+    monkeypatch.setattr(sys, "argv", ["posterior_collapse.py", "--out", str(tmp_path / "a.png")])
+    posterior_collapse.main()
+    rows = re.findall(r"^(\w.*?) {2,}(\d+) of 20 +(\S+) +(\S+) +(\S+) ", capsys.readouterr().out, re.MULTILINE)
+    assert [name for name, *_ in rows] == list(posterior_collapse.remedies(10))
+    for _, active, *values in rows:
+        loss, nll, kl = map(float, values)
+        assert loss == pytest.approx(nll + kl, abs=0.02)
+        assert 0 <= int(active) <= 20
+    assert (tmp_path / "a.png").stat().st_size > 10_000
