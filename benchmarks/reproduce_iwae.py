@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import npvae
-from npvae import evaluate, runs
+from npvae import evaluate, saving
 from npvae.data import mnist
 from npvae.history import progress_bar
 from npvae.schedules import BurdaStages
@@ -71,7 +71,7 @@ def train(args, dataset, folder, on_stage):
     steps_per_epoch = len(dataset.x_train) // BATCH_SIZE
     stages = BurdaStages(steps_per_epoch)
     if (folder / "checkpoint.npz").exists():
-        model, state = runs.load_progress(folder)
+        model, state = saving.load_progress(folder)
         print(f"going on after epoch {state.epoch}, {state.seconds:.0f} s of training")
     else:
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def train(args, dataset, folder, on_stage):
         bar.set_postfix_str(f"stage {stages.stage(state.step - 1)}, train loss {state.history.rows[-1]['train_loss']:.2f} nats")
         bar.update()
         if state.epoch == last or time.perf_counter() > saved + SECONDS_BETWEEN_SAVES:
-            runs.save_progress(folder, model, state)
+            saving.save_progress(folder, model, state)
             saved = time.perf_counter()
 
     done = 0 if state is None else state.epoch
@@ -105,7 +105,7 @@ def train(args, dataset, folder, on_stage):
                 on_epoch=on_epoch,
                 resume=state,
             )
-            _, state = runs.load_progress(folder)
+            _, state = saving.load_progress(folder)
             on_stage(stage, model, state)
 
 

@@ -13,6 +13,7 @@ The map, in the order to read it (each file knows only those above it):
     schedules.py     learning rates and weights of the KL that change with the step
     backend.py       the table of ops: NumPy to be read, Numba to be run
     kernels/         the compiled twins, one file for each of the files above, and the Ising simulation
+    archive.py       arrays in files, read without trust
     checkpoint.py    one file format for models and runs
     vae.py           the model: VAE.forward and VAE.backward as mirror images
     data/            ising.py, mnist.py, arrays.py (the user's own files)
@@ -26,6 +27,7 @@ The map, in the order to read it (each file knows only those above it):
     subjects.py      what the proof covers: every op and the model, in every regime
     proofs.py        the subjects put before the checks
     plots.py         every picture
+    saving.py        checkpoints: nothing is lost, and a run goes on to the same bits
     runs.py          the run folder
     commands.py      what `npvae train`, `evaluate`, `sample` and `gradcheck` do
     cli.py           the command `npvae`: its options

@@ -5,6 +5,10 @@ import numbers
 import numpy as np
 
 
+class NpvaeWarning(UserWarning):
+    """What goes on, but not quite as asked for."""
+
+
 def choice(name, value, allowed):
     """Raise ValueError unless value is one of the allowed names."""
     if value not in allowed:

@@ -4,12 +4,14 @@ import argparse
 import math
 import os
 import sys
+import warnings
 
 from npvae import commands
 from npvae.bounds import OBJECTIVES
-from npvae.commands import DEFAULTS
+from npvae.checks import NpvaeWarning
 from npvae.layers import ACTIVATIONS
 from npvae.parameters import INITIALIZATIONS
+from npvae.runs import DEFAULTS
 from npvae.vae import LIKELIHOODS
 
 
@@ -17,7 +19,10 @@ def main(argv=None):
     """Run the command; returns the exit status."""
     args = build_parser().parse_args(argv)
     try:
-        return args.run(args)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", NpvaeWarning)
+            warnings.showwarning = lambda message, *_: print(f"npvae: warning: {message}", file=sys.stderr)
+            return args.run(args)
     except KeyboardInterrupt:
         return fail("interrupted", 130)
     except MemoryError:

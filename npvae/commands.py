@@ -2,57 +2,33 @@
 
 import json
 import math
+import os
+import signal
+import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 
-from npvae import runs
+from npvae import runs, saving
+from npvae.runs import DEFAULTS
 from npvae.schedules import BurdaStages, Cosine, Cyclical, Linear, StepDecay
 
-DEFAULTS = {
-    "data": "ising",
-    "epochs": 30,
-    "batch_size": 128,
-    "latent": 2,
-    "hidden": [256],
-    "activation": "relu",
-    "likelihood": "bernoulli",
-    "sigma": 0.1,
-    "learning_rate": 1e-3,
-    "learning_rate_schedule": "constant",
-    "learning_rate_drop_epochs": 10,
-    "learning_rate_drop_factor": 0.1,
-    "objective": "elbo",
-    "train_samples": 1,
-    "beta": 1.0,
-    "annealing_epochs": 0,
-    "annealing_cycles": 0,
-    "free_bits_per_dimension": 0.0,
-    "free_bits_total": 0.0,
-    "max_gradient_norm": None,
-    "weight_decay": 0.0,
-    "early_stopping": None,
-    "initialization": "glorot",
-    "output_bias": False,
-    "seed": 0,
-}
+SECONDS_BETWEEN_SAVES = 60  # within an epoch
 
 
 def train(args):
     """`npvae train`."""
     from npvae import data
     from npvae.batches import Rows
-    from npvae.optim import Adam
-    from npvae.train import fit
     from npvae.vae import VAE
 
     arguments = _resumed_arguments(args) if args.resume else _new_arguments(args)
     dataset = data.load(arguments["data"], arguments["data_dir"], progress=True)
     print(f"data      {dataset.description}")
-    beta, learning_rate = _schedules(arguments, len(dataset.x_train))
     if args.resume:
         folder = Path(args.out)
-        model, state = runs.load_progress(folder)
     else:
         model = VAE(
             n_features=dataset.x_train.shape[1],
@@ -66,33 +42,94 @@ def train(args):
         )
         for name, rows in [("training data", dataset.x_train), ("validation data", dataset.x_val)]:
             Rows.of(model, rows, name)  # refuse unusable data before a folder is made
+        _schedules(arguments, len(dataset.x_train))  # and unusable options
         folder, state = runs.new_folder(args.out, Path(arguments["data"]).stem), None
-    print(f"model     {model}\nrun       {folder}\n")
-    runs.write_config(folder, arguments, model, dataset.image_shape)
-    history = fit(
-        model,
-        dataset.x_train,
-        dataset.x_val,
-        epochs=arguments["epochs"],
-        batch_size=arguments["batch_size"],
-        optimizer=Adam(learning_rate),
-        objective=arguments["objective"],
-        beta=beta,
-        n_samples=arguments["train_samples"],
-        free_bits_per_dimension=arguments["free_bits_per_dimension"],
-        free_bits_total=arguments["free_bits_total"],
-        max_gradient_norm=arguments["max_gradient_norm"],
-        weight_decay=arguments["weight_decay"],
-        early_stopping=arguments["early_stopping"],
-        output_bias=arguments["output_bias"],
-        seed=arguments["seed"],
-        workers=arguments["workers"],
-        on_epoch=lambda state: runs.save_progress(folder, model, state),
-        resume=state,
-    )
-    pictures = runs.draw_pictures(folder, model, dataset, history)
-    _report_training(folder, history, pictures)
-    return 0
+    with saving.exclusive(folder):
+        if args.resume:
+            model, state = saving.load_progress(folder)
+            for change in runs.changes_since(runs.read_config(folder)):
+                print(f"note      {change}: the last bits may not be those of a run without the break")
+        print(f"model     {model}\nrun       {folder}\n")
+        runs.write_config(folder, arguments, model, dataset.image_shape)
+        status, history = _fit(arguments, dataset, folder, model, state)
+        if status == 0:
+            _report_training(folder, history, runs.draw_pictures(folder, model, dataset, history))
+    return status
+
+
+def _fit(arguments, dataset, folder, model, state):
+    """Train and save; the exit status, 0 or that of the signal that stopped it, and the History."""
+    from npvae.optim import Adam
+    from npvae.train import fit
+
+    beta, learning_rate = _schedules(arguments, len(dataset.x_train))
+    about = {"arguments": arguments, "environment": runs.environment()}
+    saved, latest = time.monotonic(), state
+
+    def save(state):
+        nonlocal saved
+        if saving.is_sound(state):
+            saving.save_progress(folder, model, state, **about)
+            saved = time.monotonic()
+
+    def on_step(state):
+        nonlocal latest
+        latest = state
+        if not interruption.signal and time.monotonic() > saved + SECONDS_BETWEEN_SAVES:
+            save(state)
+        return interruption.signal
+
+    with Interruption() as interruption:
+        history = fit(
+            model,
+            dataset.x_train,
+            dataset.x_val,
+            epochs=arguments["epochs"],
+            batch_size=arguments["batch_size"],
+            optimizer=Adam(learning_rate),
+            objective=arguments["objective"],
+            beta=beta,
+            n_samples=arguments["train_samples"],
+            free_bits_per_dimension=arguments["free_bits_per_dimension"],
+            free_bits_total=arguments["free_bits_total"],
+            max_gradient_norm=arguments["max_gradient_norm"],
+            weight_decay=arguments["weight_decay"],
+            early_stopping=arguments["early_stopping"],
+            output_bias=arguments["output_bias"],
+            seed=arguments["seed"],
+            workers=arguments["workers"],
+            on_epoch=save,
+            on_step=on_step,
+            resume=state,
+        )
+        if not interruption.signal:
+            return 0, history
+        saving.save_progress(folder, model, latest, **about)
+    print(f"\nstopped after step {latest.step}, in epoch {latest.epoch + 1} of {arguments['epochs']}; nothing is lost. Go on "
+          f"with:\n    npvae train --resume --out {folder}")  # fmt: skip
+    return 128 + interruption.signal, history
+
+
+class Interruption:
+    """Within the block the first Ctrl-C (SIGINT) or SIGTERM is noted in `signal`, and a second one ends the program at once."""
+
+    def __init__(self):
+        self.signal, self.handlers = 0, {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():  # others cannot set handlers
+            self.handlers = {number: signal.signal(number, self.note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error):
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+
+    def note(self, number, _):
+        if self.signal:
+            os._exit(128 + number)
+        self.signal = number
+        print("\nfinishing the step and saving (once more to end at once)", file=sys.stderr, flush=True)
 
 
 def _schedules(arguments, n_rows):
@@ -150,10 +187,12 @@ def _report_training(folder, history, pictures):
         "config.json": "everything needed to repeat the run",
         "metrics.jsonl": "the numbers above, one line per epoch",
         "checkpoint.npz": "the model (VAE.load) and the state of its training",
+        "checkpoint.previous.npz": "the one before, should that be damaged",
+        "best.npz": "the model of lowest validation loss",
         **pictures,
     }
     for name, description in files.items():
-        print(f"    {name:20} {description}")
+        print(f"    {name:24} {description}")
     print(f"\nnext: npvae evaluate {folder}")
 
 
@@ -162,7 +201,7 @@ def evaluate(args):
     from npvae import data
 
     arguments = runs.read_config(args.run_folder)["arguments"]
-    model = runs.load_model(args.run_folder)
+    model = saving.load_model(args.run_folder, best=arguments.get("early_stopping") is not None)
     data_dir = arguments["data_dir"] if args.data_dir is None else args.data_dir
     dataset = data.load(arguments["data"], data_dir, progress=True)
     results = runs.measure(model, dataset, args.samples, args.seed, progress=True)
@@ -200,7 +239,7 @@ def sample(args):
     from npvae import plots
 
     config = runs.read_config(args.run_folder)
-    model = runs.load_model(args.run_folder)
+    model = saving.load_model(args.run_folder, best=config["arguments"].get("early_stopping") is not None)
     path = runs.free_path(Path(args.run_folder) / "draws.png") if args.out is None else Path(args.out)
     if path.suffix.lower() != ".png":
         raise ValueError(f"--out must name a .png file; got {args.out}")
@@ -214,8 +253,6 @@ def sample(args):
 
 def gradcheck(args):
     """`npvae gradcheck`."""
-    import time
-
     from npvae import proofs, subjects
     from npvae.history import progress_bar
 
@@ -249,7 +286,7 @@ def run_subject(run_folder):
     from npvae.subjects import ModelCase
 
     arguments = runs.read_config(run_folder)["arguments"]
-    model = runs.load_model(run_folder)
+    model = saving.load_model(run_folder, best=arguments.get("early_stopping") is not None)
     dataset = data.load(arguments["data"], arguments["data_dir"], progress=True)
     rng = np.random.default_rng(0)
     rows = dataset.x_val[np.sort(rng.choice(len(dataset.x_val), min(16, len(dataset.x_val)), replace=False))]

@@ -1,10 +1,13 @@
 """Where a run stands, and how it is told: the history of its epochs, the state to go on from, the progress bar."""
 
 import sys
+import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
 from tqdm import tqdm
+
+from npvae.checks import NpvaeWarning
 
 
 class History:
@@ -44,12 +47,28 @@ class TrainingState:
 
     optimizer: dict  # see optim.initial_state
     epoch: int = 0  # epochs done
-    step: int = 0  # minibatches done
+    position: int = 0  # minibatches done of the epoch that is under way
+    sums: list = field(default_factory=lambda: [0.0] * 4)  # of this epoch: loss, nll, kl times rows, and rows
+    step: int = 0  # minibatches done in all
     seconds: float = 0.0
     skipped: int = 0  # steps left out because loss or gradient were not finite
     skipped_in_a_row: int = 0
     history: History = field(default_factory=History)
-    best: Best | None = None  # with early stopping
+    best: Best | None = None  # where there are validation data
+    settings: dict = field(default_factory=dict)  # of fit, which have to stay as they are: see `TrainingState.keep`
+
+    def keep(self, **settings):
+        """Note settings that decide which random numbers a step draws; ValueError if one is not what it was at the beginning,
+        a warning if it is the number of workers."""
+        for name, value in settings.items():
+            begun = self.settings.setdefault(name, value)
+            if begun == value:
+                continue
+            if name != "workers":
+                raise ValueError(f"{name} was {begun} when this training began and cannot become {value} on the way")
+            warnings.warn(f"begun with {begun} workers, continued with {value}: the noise is other than without the break",
+                          NpvaeWarning, stacklevel=3)  # fmt: skip
+            self.settings[name] = value
 
 
 def progress_bar(progress, **options):

@@ -165,6 +165,17 @@ def initial_state(optimizer, theta):
     return {"t": 0, **{slot: zeros(theta.shape, theta.dtype, place) for place, slot in enumerate(optimizer.slots, 1)}}
 
 
+def check_state(optimizer, theta, state):
+    """Raise ValueError unless `state` is one of this optimiser for parameters like theta."""
+    wanted, got = (", ".join(sorted(names)) for names in ({"t", *optimizer.slots}, state))
+    if got != wanted:
+        raise ValueError(f"the state of {type(optimizer).__name__} must hold {wanted}; got {got}")
+    for slot in optimizer.slots:
+        value = state[slot]
+        if value.shape != theta.shape or value.dtype != theta.dtype:
+            raise ValueError(f"{slot} must be {theta.dtype} {theta.shape} like theta; got {value.dtype} {value.shape}")
+
+
 def next_step(optimizer, state):
     """Advance the step count to t = 1, 2, ... and return it with the learning rate of this step."""
     learning_rate = at_step(optimizer.learning_rate, state["t"])

@@ -14,11 +14,37 @@ from pathlib import Path
 import numpy as np
 import threadpoolctl
 
-from npvae import checkpoint, evaluate
+from npvae import checkpoint, checks, evaluate
 from npvae.batches import model_input
-from npvae.history import Best, History, TrainingState
-from npvae.vae import VAE
 
+# What `npvae train` does without options.
+DEFAULTS = {
+    "data": "ising",
+    "epochs": 30,
+    "batch_size": 128,
+    "latent": 2,
+    "hidden": [256],
+    "activation": "relu",
+    "likelihood": "bernoulli",
+    "sigma": 0.1,
+    "learning_rate": 1e-3,
+    "learning_rate_schedule": "constant",
+    "learning_rate_drop_epochs": 10,
+    "learning_rate_drop_factor": 0.1,
+    "objective": "elbo",
+    "train_samples": 1,
+    "beta": 1.0,
+    "annealing_epochs": 0,
+    "annealing_cycles": 0,
+    "free_bits_per_dimension": 0.0,
+    "free_bits_total": 0.0,
+    "max_gradient_norm": None,
+    "weight_decay": 0.0,
+    "early_stopping": None,
+    "initialization": "glorot",
+    "output_bias": False,
+    "seed": 0,
+}
 N_RECONSTRUCTIONS, N_SAMPLES = 12, 64
 ELBO_SAMPLES = 10  # draws of z per datum behind the ELBO and its error
 
@@ -49,11 +75,14 @@ def free_path(path):
 
 def write_config(folder, arguments, model, image_shape):
     """Record the command's arguments, the model, the shape of the data's images (None if they are none), and the machine."""
-    config = {
-        "npvae": version("npvae"),
-        "arguments": arguments,
-        "model": model.config,
-        "image_shape": image_shape,
+    config = {"npvae": version("npvae"), "arguments": arguments, "model": model.config, "image_shape": image_shape}
+    text = json.dumps(config | environment(), indent=2) + "\n"
+    checkpoint.replace_file(folder / "config.json", lambda file: file.write(text.encode()))
+
+
+def environment():
+    """What the last bits of a result depend on: versions of libraries, machine, BLAS."""
+    return {
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("numpy", "scipy", "numba", "matplotlib")},
         "platform": platform.platform(),
@@ -63,8 +92,22 @@ def write_config(folder, arguments, model, image_shape):
             if pool["user_api"] == "blas"
         ],
     }
-    text = json.dumps(config, indent=2) + "\n"
-    checkpoint.replace_file(folder / "config.json", lambda file: file.write(text.encode()))
+
+
+def changes_since(config):
+    """What of the environment is not as it was when `config` was written, in words: bits cannot be promised then."""
+    changes, now = [], environment()
+    for name in ("numpy", "scipy", "numba"):
+        before, after = config.get("versions", {}).get(name), now["versions"][name]
+        if before != after:
+            changes.append(f"{name} {before} became {after}")
+    before, after = (
+        "; ".join(f"{pool.get('internal_api')} {pool.get('version')} {pool.get('architecture')}" for pool in at.get("blas", []))
+        for at in (config, now)
+    )
+    if before != after:
+        changes.append(f"BLAS {before} became {after}")
+    return changes
 
 
 def read_config(folder):
@@ -74,58 +117,32 @@ def read_config(folder):
         raise FileNotFoundError(f"{folder} is not a run folder: it has no config.json (npvae train makes one)")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        config["arguments"]["data"], config["image_shape"]
-    except (ValueError, KeyError, TypeError) as error:
+        _check_config(config)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: damaged, or not written by npvae train ({error!r})") from None
     return config
 
 
-def save_progress(folder, model, state):
-    """Write the checkpoint and the metrics as they stand after an epoch."""
-    arrays = {name: value for name, value in state.optimizer.items() if name != "t"}
-    arrays = {"theta": model.theta, **{f"optimizer.{name}": value for name, value in arrays.items()}}
-    if state.best is not None:
-        arrays["best.theta"] = state.best.theta
-    training = {
-        "optimizer_steps": state.optimizer["t"],
-        "epoch": state.epoch,
-        "step": state.step,
-        "seconds": state.seconds,
-        "skipped": state.skipped,
-        "skipped_in_a_row": state.skipped_in_a_row,
-        "history": state.history.rows,
-        "best": state.best and {"epoch": state.best.epoch, "loss": state.best.loss, "beta": state.best.beta},
-    }
-    checkpoint.write(folder / "checkpoint.npz", arrays, {"model": model.config, "training": training})
-    lines = "".join(json.dumps(row) + "\n" for row in state.history.rows)
-    checkpoint.replace_file(folder / "metrics.jsonl", lambda file: file.write(lines.encode()))
+def _check_config(config):
+    """An exception unless a config holds what the commands use, of the right kinds."""
+    arguments, shape = config["arguments"], config["image_shape"]
+    unknown = set(arguments) - {*DEFAULTS, "data_dir", "workers"}
+    if unknown:
+        raise ValueError(f"unknown arguments {', '.join(map(str, unknown))}")
+    if not isinstance(arguments["data"], str) or not isinstance(arguments["data_dir"], str | None):
+        raise TypeError(f"data {arguments['data']!r}, data_dir {arguments['data_dir']!r}")
+    for name, default in DEFAULTS.items():
+        value = arguments.get(name, default)
+        if isinstance(default, bool | str | list) and not isinstance(value, type(default)):
+            raise TypeError(f"{name} {value!r}")
+        if value is not None and (default is None or (isinstance(default, int | float) and not isinstance(default, bool))):
+            checks.number(name, value, 0)
+    if shape is not None:
+        rows, columns = (checks.integer("image_shape", side, 1) for side in shape)
+        if rows * columns != config["model"]["n_features"]:
+            raise ValueError(f"image_shape {shape} of {config['model']['n_features']} features")
 
 
-def load_progress(folder):
-    """The model and the TrainingState of a run folder; OSError or ValueError, naming the file, where they are missing."""
-    path = Path(folder) / "checkpoint.npz"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: {folder} is not a run folder, or was stopped before its first epoch")
-    arrays, metadata = checkpoint.read(path)
-    model = VAE.from_checkpoint(arrays, metadata, path)
-    try:
-        training = metadata["training"]
-        optimizer = {"t": training["optimizer_steps"]}
-        optimizer |= {name.removeprefix("optimizer."): a for name, a in arrays.items() if name.startswith("optimizer.")}
-        counts = {name: training[name] for name in ("epoch", "step", "seconds", "skipped", "skipped_in_a_row")}
-        best = Best(**training["best"], theta=arrays["best.theta"]) if training.get("best") else None
-        state = TrainingState(optimizer, **counts, history=History(training["history"]), best=best)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: holds a model but no training state ({error!r})") from None
-    return model, state
-
-
-def load_model(folder):
-    """The model of a run folder as its training would leave it now: with early stopping that of the best epoch so far."""
-    model, state = load_progress(folder)
-    if state.best is not None:
-        model.theta = state.best.theta
-    return model
 
 
 def draw_pictures(folder, model, dataset, history):

@@ -22,7 +22,8 @@ MAX_SKIPPED_IN_A_ROW = 3
 
 def fit(model, x_train, x_val=None, *, epochs=10, batch_size=128, optimizer=None, objective="elbo", beta=1.0, n_samples=1,
         free_bits_per_dimension=0.0, free_bits_total=0.0, max_gradient_norm=None, weight_decay=0.0, early_stopping=None,
-        binarize=True, output_bias=False, seed=0, workers=None, progress=True, on_epoch=None, resume=None):  # fmt: skip
+        binarize=True, output_bias=False, seed=0, workers=None, progress=True, on_epoch=None, on_step=None,
+        resume=None):  # fmt: skip
     """Train `model` in place by minimising a bound on −log p(x) over minibatches; returns the History.
 
     x_train, x_val   (n, D): floats, bool, or uint8 grey levels 0–255 (read as 0–1)
@@ -37,8 +38,8 @@ def fit(model, x_train, x_val=None, *, epochs=10, batch_size=128, optimizer=None
                      most one of the two
     max_gradient_norm   a longer gradient is shortened to this norm (Pascanu et al. 2013)
     weight_decay     every step multiplies the weights W by 1 − learning rate · weight_decay (Loshchilov & Hutter 2019)
-    early_stopping   stop after so many epochs without a lower validation loss, and keep the weights of the best epoch; epochs
-                     with another beta do not count
+    early_stopping   stop after so many epochs without a lower validation loss, and end with the weights of the best epoch;
+                     epochs with another beta do not count
     binarize         draw grey pixels afresh per minibatch (Bernoulli likelihood); False trains on the grey levels themselves
     output_bias      start the likelihood's bias at the data's mean, for the Bernoulli likelihood at its logit: the model then
                      need not learn first which pixels are nearly always black
@@ -47,7 +48,9 @@ def fit(model, x_train, x_val=None, *, epochs=10, batch_size=128, optimizer=None
                      The same seed and workers give the same bits; other workers draw other noise
     progress         a bar with loss, nll and kl in nats and the speed, on a terminal; a line per epoch
     on_epoch         called with the TrainingState after each epoch
-    resume           the TrainingState to go on from, with the model as it was then
+    on_step          called with the TrainingState after each step; training stops there if it returns True
+    resume           the TrainingState to go on from, with the model as it was then: the result has the bits that it would have
+                     without the break, wherever that was
 
     A step whose loss or gradient is not finite is skipped and counted; after three in a row FloatingPointError says which
     tensor went wrong. ValueError for arguments that cannot be used.
@@ -71,7 +74,10 @@ def fit(model, x_train, x_val=None, *, epochs=10, batch_size=128, optimizer=None
         set_output_bias(model, train)
 
     n_workers = workers_for(model, batch_size) if workers is None else workers
-    bar = progress_bar(progress, total=epochs * len(train.x), initial=state.epoch * len(train.x))
+    state.keep(seed=seed, batch_size=batch_size, rows=len(train.x), workers=n_workers)
+    optim.check_state(optimizer, model.theta, state.optimizer)
+    done = state.epoch * len(train.x) + min(state.position * batch_size, len(train.x))
+    bar = progress_bar(progress, total=epochs * len(train.x), initial=done)
     with bar, Workers(n_workers) as workers, _compilation_announced(model, progress):
         gradient = MinibatchGradient(model, train, batch_size, objective, seed, workers)
         op = workers.sliced(getattr(model.ops, optimizer.op))
@@ -86,13 +92,15 @@ def fit(model, x_train, x_val=None, *, epochs=10, batch_size=128, optimizer=None
 
         while state.epoch < epochs and not _stopped_early(state, early_stopping):
             bar.set_description(f"epoch {state.epoch + 1}/{epochs}")
-            seconds_before = state.seconds
-            _epoch(model, gradient, update, val, state, bar, seed)
-            if early_stopping is not None:
-                _note_best(model, state, optim.at_step(beta, state.step - 1))
+            rows, started = state.sums[3], time.perf_counter()
+            finished = _pass(gradient, update, state, bar, seed, on_step)
+            rows, seconds = state.sums[3] - rows, time.perf_counter() - started
+            state.seconds += seconds
+            if not finished:
+                return state.history
+            _end_epoch(gradient, val, state, seed)
             if progress:
-                rows_per_second = len(train.x) / (state.seconds - seconds_before)
-                tqdm.write(f"{epoch_line(state.history.rows[-1], epochs)}  {rows_per_second:,.0f} rows/s")
+                tqdm.write(f"{epoch_line(state.history.rows[-1], epochs)}  {rows / seconds:,.0f} rows/s")
             if on_epoch is not None:
                 on_epoch(state)
     if early_stopping is not None and state.best is not None:
@@ -105,13 +113,6 @@ def fit(model, x_train, x_val=None, *, epochs=10, batch_size=128, optimizer=None
 
 def _stopped_early(state, early_stopping):
     return early_stopping is not None and state.best is not None and state.epoch - state.best.epoch >= early_stopping
-
-
-def _note_best(model, state, beta):
-    """Keep the weights if this epoch's validation loss is the lowest of all with this weight of the KL."""
-    loss = state.history.rows[-1]["val_loss"]
-    if state.best is None or state.best.beta != beta or loss < state.best.loss:
-        state.best = Best(state.epoch, loss, beta, model.theta.copy())
 
 
 def set_output_bias(model, train):
@@ -146,45 +147,56 @@ def _check_training(model, optimizer, seed):
         raise ValueError(f"a model to be trained must have dtype float32 or float64; got {model.dtype}")
 
 
-def _epoch(model, gradient, update, val, state, bar, seed):
-    """One pass over the training rows, then the validation ones; adds a row to the history."""
-    started = time.perf_counter()
-    order = generator(seed, PERMUTATION, state.epoch).permutation(len(gradient.train.x))
-    train_terms = _pass(gradient, update, order, state, bar)
-    state.epoch += 1
-    state.seconds += time.perf_counter() - started
-    val_terms = (None, None, None)
-    if val is not None:
-        objective, beta = gradient.objective, optim.at_step(gradient.objective.beta, state.step - 1)
-        n_samples = objective.n_samples if objective.name == "iwae" else 1
-        val_terms = validate(model, val, beta, gradient.batch_size, seed, gradient.workers, objective.name, n_samples)
-    state.history.rows.append(history_row(state, train_terms, val_terms))
-
-
-def _pass(gradient, update, order, state, bar):
-    """A step for each minibatch of the rows in this order; returns the means of loss, nll and kl over them."""
-    loss = nll = kl = n_summed = 0
-    for start in range(0, len(order), gradient.batch_size):
-        rows = order[start : start + gradient.batch_size]
+def _pass(gradient, update, state, bar, seed, on_step):
+    """A step for each minibatch that is left of the epoch; False if on_step asked to stop before the last."""
+    n, batch_size = len(gradient.train.x), gradient.batch_size
+    order = generator(seed, PERMUTATION, state.epoch).permutation(n)
+    while (start := state.position * batch_size) < n:
+        rows = order[start : start + batch_size]
         terms, grad, culprits = gradient(rows, state.step)
         state.step += 1
+        state.position += 1
         if culprits:
-            state.skipped += 1
-            state.skipped_in_a_row += 1
-            if state.skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
-                raise FloatingPointError(
-                    f"{MAX_SKIPPED_IN_A_ROW} steps in a row were not finite (step {state.step}: {', '.join(culprits)}); "
-                    "a lower learning rate may help"
-                )
+            _skip(state, culprits)
         else:
             update(grad)
             state.skipped_in_a_row = 0
-            n = len(rows)  # terms are weighted by rows: exact when the last batch is short
-            loss, nll, kl, n_summed = loss + n * terms.loss, nll + n * terms.nll, kl + n * terms.kl, n_summed + n
+            loss, nll, kl, n_summed = state.sums  # weighted by rows: exact when the last batch is short
+            m = len(rows)
+            state.sums = [loss + m * terms.loss, nll + m * terms.nll, kl + m * terms.kl, n_summed + m]
         if not bar.disable:
             bar.set_postfix_str(f"loss {terms.loss:.2f} nll {terms.nll:.2f} kl {terms.kl:.2f} nats", refresh=False)
             bar.update(len(rows))
-    return np.array([loss, nll, kl]) / n_summed if n_summed else np.full(3, np.nan)
+        if on_step is not None and on_step(state):
+            return False
+    return True
+
+
+def _skip(state, culprits):
+    """Count a step that is left out because loss or gradient were not finite; FloatingPointError after three in a row."""
+    state.skipped += 1
+    state.skipped_in_a_row += 1
+    if state.skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
+        raise FloatingPointError(
+            f"{MAX_SKIPPED_IN_A_ROW} steps in a row were not finite (step {state.step}: {', '.join(culprits)}); "
+            "a lower learning rate may help"
+        )
+
+
+def _end_epoch(gradient, val, state, seed):
+    """Measure the validation rows, add a row to the history, note the best epoch so far."""
+    *sums, n_summed = state.sums
+    train_terms = np.array(sums) / n_summed if n_summed else np.full(3, np.nan)
+    state.epoch, state.position, state.sums = state.epoch + 1, 0, [0.0] * 4
+    val_terms, objective = (None, None, None), gradient.objective
+    beta = optim.at_step(objective.beta, state.step - 1)
+    if val is not None:
+        n_samples = objective.n_samples if objective.name == "iwae" else 1
+        val_terms = validate(gradient.model, val, beta, gradient.batch_size, seed, gradient.workers, objective.name, n_samples)
+    state.history.rows.append(history_row(state, train_terms, val_terms))
+    best = state.best
+    if val is not None and (best is None or best.beta != beta or val_terms[0] < best.loss):
+        state.best = Best(state.epoch, float(val_terms[0]), beta, gradient.model.theta.copy())
 
 
 def fit_lbfgs(model, x_train, x_val=None, *, iterations=200, n_samples=1, beta=1.0, binarize=True, seed=0, progress=True):

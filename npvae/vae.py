@@ -266,9 +266,14 @@ class VAE:
     def from_checkpoint(cls, arrays, metadata, path):
         """The model of what `checkpoint.read` returned; `path` is for the error message."""
         try:
-            model = cls(**metadata["model"])
-            theta = arrays["theta"]
-        except (KeyError, TypeError, ValueError) as error:
+            config, theta = metadata["model"], arrays["theta"]
+            hidden = tuple(config["hidden"])
+            decoder_hidden = hidden[::-1] if config.get("decoder_hidden") is None else tuple(config["decoder_hidden"])
+            n_parameters = size_of(shapes_of(config["n_features"], hidden, config["n_latent"], decoder_hidden))
+            if theta.size != n_parameters:  # no memory is set aside for a model that the file does not hold
+                raise ValueError(f"theta of shape {theta.shape} for {n_parameters} parameters")
+            model = cls(**config)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ValueError(f"{path}: not a saved npvae model ({error})") from None
         if theta.shape != model.theta.shape or theta.dtype != model.dtype:
             raise ValueError(f"{path}: theta must be {model.dtype} {model.theta.shape}; got {theta.dtype} {theta.shape}")

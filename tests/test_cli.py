@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import npvae
-from npvae import cli, data, evaluate, plots, runs
+from npvae import cli, data, evaluate, plots, runs, saving
 from npvae.history import History, TrainingState
 from npvae.schedules import BurdaStages, Cosine, Cyclical, Linear, StepDecay
 
@@ -75,9 +75,9 @@ def error_of(capsys, *argv, status=1):
 def test_train_leaves_the_run_folder(finished):
     folder, out = finished
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        ["checkpoint.npz", "config.json", "metrics.jsonl", *PICTURES]
+        [".lock", "best.npz", "checkpoint.npz", "checkpoint.previous.npz", "config.json", "metrics.jsonl", *PICTURES]
     )
-    for path in folder.iterdir():
+    for path in folder.glob("[!.]*"):
         assert f"    {path.name} " in out
         assert path.stat().st_size > 0
     assert "epoch 2/2  train" in out
@@ -154,6 +154,7 @@ def test_every_option_reaches_the_model_or_the_training(monkeypatch):
     assert {name: config[name] for name in expected} == expected
     assert rows == (520, 130)
     assert callable(options.pop("on_epoch"))
+    assert callable(options.pop("on_step"))
     assert options == {
         "epochs": 4, "batch_size": 11, "optimizer": npvae.Adam(0.02), "beta": Linear(3 * 48, 0.0, 0), "seed": 6, "workers": 2,
         "output_bias": True, "resume": None, "objective": "elbo", "n_samples": 3, "free_bits_per_dimension": 0.1,
@@ -206,9 +207,9 @@ def test_a_run_with_every_remedy_trains_and_is_evaluated_at_its_best_epoch(capsy
     argv = ["--free-bits-per-dimension", "0.2", "--annealing-epochs", "1", "--max-gradient-norm", "1", "--weight-decay", "0.1"]
     argv += ["--early-stopping", "1", "--learning-rate", "0.5", "--epochs", "9", "--learning-rate-schedule", "cosine"]
     assert cli.main(["train", "--out", "new", *SMALL, *argv]) == 0
-    model, state = runs.load_progress("new")
+    model, state = saving.load_progress("new")
     assert state.best is not None
-    np.testing.assert_array_equal(runs.load_model("new").theta, state.best.theta)
+    np.testing.assert_array_equal(saving.load_model("new", best=True).theta, state.best.theta)
     assert cli.main(["evaluate", "new", "--samples", "2", "--json"]) == 0
     out = capsys.readouterr().out
     measured = json.loads(out[out.index("{") :])
@@ -234,8 +235,8 @@ def test_progress_is_read_as_it_was_saved(tmp_path):
     model = npvae.VAE(4, 1, (), backend="numpy")
     optimizer = {"t": 7, "m": model.theta + 1, "v": model.theta**2}
     state = TrainingState(optimizer, epoch=2, step=9, seconds=1.5, skipped=3, history=History([ROW, ROW]))
-    runs.save_progress(tmp_path, model, state)
-    read_model, read = runs.load_progress(tmp_path)
+    saving.save_progress(tmp_path, model, state)
+    read_model, read = saving.load_progress(tmp_path)
     np.testing.assert_array_equal(read_model.theta, model.theta)
     assert read.optimizer.keys() == optimizer.keys()
     for name, value in optimizer.items():
@@ -494,6 +495,7 @@ def test_a_damaged_config_is_named(run, capsys, content):
 
 
 def test_a_damaged_or_missing_checkpoint_is_named(run, capsys):
+    (run / "checkpoint.previous.npz").unlink()
     npvae.VAE.load(run / "checkpoint.npz").save("model.npz")
     os.replace("model.npz", run / "checkpoint.npz")
     assert "holds a model but no training state" in error_of(capsys, "train", "--resume", "--out", "run")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import npvae
-from npvae import bounds, runs
+from npvae import bounds, saving
 from npvae.batches import Rows
 from npvae.latent import gaussian_kl_forward
 from npvae.minibatch import MinibatchGradient, Objective, validate
@@ -216,12 +216,12 @@ def test_the_best_epoch_survives_saving(tmp_path):
     state = states[-1]
     last = model.theta + 1
     model.theta = last
-    runs.save_progress(tmp_path, model, state)
-    read_model, read = runs.load_progress(tmp_path)
+    saving.save_progress(tmp_path, model, state)
+    read_model, read = saving.load_progress(tmp_path)
     np.testing.assert_array_equal(read_model.theta, last)
     assert (read.best.epoch, read.best.loss, read.best.beta) == (state.best.epoch, state.best.loss, 1.0)
     np.testing.assert_array_equal(read.best.theta, state.best.theta)
-    np.testing.assert_array_equal(runs.load_model(tmp_path).theta, state.best.theta)
+    np.testing.assert_array_equal(saving.load_model(tmp_path, best=True).theta, state.best.theta)
     assert set(read.optimizer) == {"t", "m", "v"}
 
 

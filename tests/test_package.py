@@ -15,9 +15,9 @@ import npvae
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # Each file may import only files above it.
-ORDER = ["layers", "latent", "likelihood", "bounds", "gradcheck", "checks", "checkpoint", "parameters", "schedules", "optim",
-         "backend", "kernels", "vae", "data", "batches", "parallel", "minibatch", "history", "train", "evaluate", "ppca",
-         "subjects", "proofs", "plots", "runs", "commands", "cli"]  # fmt: skip
+ORDER = ["layers", "latent", "likelihood", "bounds", "gradcheck", "checks", "archive", "checkpoint", "parameters", "schedules",
+         "optim", "backend", "kernels", "vae", "data", "batches", "parallel", "minibatch", "history", "train", "evaluate",
+         "ppca", "subjects", "proofs", "plots", "saving", "runs", "commands", "cli"]  # fmt: skip
 
 
 def imported(path):

@@ -1,21 +1,18 @@
 """The user's own data: .npy and .npz files, and arrays handed to the library, checked and turned into rows."""
 
 import math
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.lib import format as npy_format
 
-from npvae import checks
+from npvae import archive, checks
 
 NEEDS = {
     ".npy": "an intact .npy file of numbers (numpy.save)",
     ".npz": "an intact .npz archive (numpy.savez) with an array x, or just one array of two or more dimensions",
 }
 LABELS = ("labels", "y")
-MAX_RATIO = 1032  # deflate cannot do better, so a member that claims more is a lie
 
 
 class Arrays(NamedTuple):
@@ -94,27 +91,18 @@ def _as_labels(labels, n, path):
 
 
 def _read_npy(file, n_bytes):
-    return _read_array(file, n_bytes, "an array"), None
+    return archive.read_npy(file, n_bytes), None
 
 
 def _read_npz(file, n_bytes):
-    with zipfile.ZipFile(file) as archive:
-        members = {info.filename.removesuffix(".npy"): info
-                   for info in archive.infolist() if info.filename.endswith(".npy")}
-        shapes = {}
-        for name, info in members.items():
-            if info.file_size > MAX_RATIO * n_bytes:
-                raise ValueError(f"array {name} claims {info.file_size} bytes, more than the archive can hold")
-            with archive.open(info) as member:
-                shapes[name], _ = _read_header(member)
+    chosen = []
 
-        def read(name):
-            with archive.open(members[name]) as member:
-                return _read_array(member, members[name].file_size, f"array {name}")
+    def wanted(shapes):
+        chosen.append(_choose_x(shapes))
+        return chosen + [name for name in LABELS if name in shapes][:1]
 
-        x = read(_choose_x(shapes))
-        labels = next((read(name) for name in LABELS if name in members), None)
-    return x, labels
+    arrays = archive.read_npz(file, n_bytes, wanted)
+    return arrays[chosen[0]], next((arrays[name] for name in LABELS if name in arrays and name != chosen[0]), None)
 
 
 def _choose_x(shapes):
@@ -124,24 +112,3 @@ def _choose_x(shapes):
     if len(candidates) == 1:
         return candidates[0]
     raise ValueError("arrays " + (", ".join(f"{name} {shape}" for name, shape in shapes.items()) or "none"))
-
-
-def _read_header(file):
-    version = npy_format.read_magic(file)
-    if version > (2, 0):  # only structured arrays with non-Latin field names need the third version
-        raise ValueError(f".npy version {version}, not an array of numbers")
-    read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
-    shape, _, dtype = read(file)
-    return shape, dtype
-
-
-def _read_array(file, n_bytes, name):
-    """The array in an open .npy file of n_bytes, read only once its header agrees with that size."""
-    shape, dtype = _read_header(file)
-    if dtype.kind not in "buif":
-        raise ValueError(f"{name} of dtype {dtype}")
-    claimed, got = math.prod(shape) * dtype.itemsize, n_bytes - file.tell()
-    if claimed != got:
-        raise ValueError(f"{name} whose header claims {shape} of {dtype}, {claimed} bytes, before {got} bytes")
-    file.seek(0)
-    return npy_format.read_array(file, allow_pickle=False)
