@@ -426,3 +426,46 @@ def test_rmsprop_kernel_with_a_short_memory_equals_numpy(dtype):
         kernels.rmsprop_step(twin, grad, twin_mean_square, 1e-2, 0.3, 1e-4)
     naive.assert_close(twin, theta, dtype)
     naive.assert_close(twin_mean_square, mean_square, dtype)
+
+
+def test_a_longer_gradient_is_shortened_to_the_norm_and_its_norm_returned():
+    grad = np.array([3.0, -4.0, 12.0])
+    assert optim.clip_gradient_norm(grad, 6.5) == 13
+    np.testing.assert_allclose(grad, [1.5, -2, 6], rtol=1e-15)
+    assert optim.clip_gradient_norm(grad, 6.5) == 6.5
+    np.testing.assert_allclose(grad, [1.5, -2, 6], rtol=1e-15)
+    shares = np.array([[1.0, 0, 0], [2, -4, 12]])
+    assert optim.clip_gradient_norm(shares, 1.3) == 13
+    np.testing.assert_allclose(shares, [[0.1, 0, 0], [0.2, -0.4, 1.2]], rtol=1e-15)
+
+
+def test_the_norm_of_a_gradient_is_summed_in_float64():
+    grad = np.full(2**20, 1e-3, np.float32)
+    assert optim.clip_gradient_norm(grad, 10.0) == pytest.approx(1024 * float(np.float32(1e-3)), rel=1e-12)
+    large = np.full(4, 1e30, np.float32)  # whose squares float32 cannot hold
+    assert optim.clip_gradient_norm(large, 2.0) == pytest.approx(2e30, rel=1e-6)
+    np.testing.assert_allclose(large, 1, rtol=1e-6)
+
+
+@dtypes
+def test_weights_decay_and_biases_do_not(dtype):
+    parameters = {"W": np.full((2, 3), 4, dtype), "b": np.full(3, 4, dtype)}
+    optim.decay_weights(parameters, 0.25)
+    np.testing.assert_array_equal(parameters["W"], 3)
+    np.testing.assert_array_equal(parameters["b"], 4)
+    assert parameters["W"].dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"t": 0, "m": np.zeros(3)}, "the state of Adam must hold m, t, v; got m, t"),
+        ({"t": 0, "m": np.zeros(3), "v": np.zeros(3), "w": 1}, "the state of Adam must hold m, t, v; got m, t, v, w"),
+        ({"t": 0, "m": np.zeros(3), "v": np.zeros(2)}, r"v must be float64 \(3,\) like theta; got float64 \(2,\)"),
+        ({"t": 0, "m": np.zeros(3, np.float32), "v": np.zeros(3)}, r"m must be float64 \(3,\) like theta; got float32 \(3,\)"),
+    ],
+)
+def test_a_state_of_other_parameters_is_refused(state, message):
+    with pytest.raises(ValueError, match=message):
+        optim.check_state(optim.Adam(), np.zeros(3), state)
+    optim.check_state(optim.Adam(), np.zeros(3), optim.initial_state(optim.Adam(), np.zeros(3)))
