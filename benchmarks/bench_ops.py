@@ -5,8 +5,9 @@
 Verifies, then times: a kernel whose result is not its twin's is an error, and no times are printed. The arrays are float32, of
 the sizes of one worker's shard of 784-400-20 @ 128: 64 rows. The bound is the bytes that a kernel must read and write, over the
 bytes per second of a copy of arrays as large. Products have BLAS for a twin; a second table shows at which share of non-zeros
-the products over non-zeros begin to win. Kernels that compute exponentials are far above the bound: arithmetic limits them.
-The backward passes of sigmoid and silu compute again what NumPy's forward passes kept, and win only together with those.
+the products over non-zeros begin to win, a third up to how many rows dpre Wᵀ does. Kernels that compute exponentials are far
+above the bound: arithmetic limits them. The backward passes of sigmoid and silu compute again what NumPy's forward passes kept,
+and win only together with those.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from threadpoolctl import threadpool_limits
 import npvae
 from npvae import optim
 from npvae.backend import NUMPY
-from npvae.kernels import NUMBA, layers, sparse
+from npvae.kernels import NUMBA, dense, layers, sparse
 from npvae.layers import ACTIVATIONS
 
 B, D, H, L = 64, 784, 400, 20
@@ -160,6 +161,25 @@ def product_rows(repeats):
     return rows
 
 
+def transposed_rows(repeats):
+    """dx = dpre Wᵀ of the decoder's output layer against BLAS, for several numbers of rows; W (H, D)."""
+    rng = np.random.default_rng(2)
+    W, rows = rng.standard_normal((H, D), np.float32), []
+    for n_rows in (8, 16, 32, 64, 128, 256):
+        dpre, dx = rng.standard_normal((n_rows, D), np.float32), np.empty((n_rows, H), np.float32)
+
+        def in_tiles(dpre=dpre, dx=dx):
+            dense.times_transposed(dpre, W, dx)
+            return [dx]
+
+        def blas(dpre=dpre):
+            return [np.matmul(dpre, W.T)]
+
+        verify("the product with a transposed matrix", in_tiles, blas)
+        rows.append({"rows": n_rows, **alternate(in_tiles, blas, repeats)})
+    return rows
+
+
 def alternate(kernel, twin, repeats):
     """Microseconds of both, medians of measurements by turns."""
     pairs = [(seconds_per_call(kernel), seconds_per_call(twin)) for _ in range(repeats)]
@@ -167,9 +187,9 @@ def alternate(kernel, twin, repeats):
     return {"kernel": kernel_seconds, "twin": twin_seconds}
 
 
-def draw(rows, products):
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1.4, 1))
+def draw(rows, products, transposed):
+    figure = Figure(figsize=(14, 4.5), layout="constrained")
+    left, right, last = figure.subplots(1, 3, width_ratios=(1.4, 1, 1))
     names = [row["name"] for row in rows]
     left.barh(names, [row["twin"] / row["kernel"] for row in rows], color="#228833")
     left.axvline(1, color="black", lw=1, ls="--")
@@ -184,6 +204,11 @@ def draw(rows, products):
     right.set(xlabel="share of non-zeros (dashed: where npvae changes)", ylim=0)
     right.set_ylabel(f"µs of x W and xᵀ dpre, {B} × {D} × {H}")
     right.legend(frameon=False)
+    n_rows = [row["rows"] for row in transposed]
+    last.plot(n_rows, [row["twin"] / row["kernel"] for row in transposed], "o-", color="#228833")
+    last.axhline(1, color="black", lw=1, ls="--")
+    last.set(xlabel="rows of the shard", ylabel=f"time of BLAS / of the kernel, dpre Wᵀ, W {H} × {D}", xscale="log", ylim=0)
+    plain_log(last.xaxis)
     return figure
 
 
@@ -204,11 +229,15 @@ def main():
             rows.append(row)
             print(f"{name:34}{row['kernel']:9.1f}{row['twin']:9.1f}{row['bound']:9.1f}{row['twin'] / row['kernel']:14.1f}"
                   f"{row['kernel'] / row['bound']:14.1f}", flush=True)  # fmt: skip
-        products = product_rows(args.repeats)
+        products, transposed = product_rows(args.repeats), transposed_rows(args.repeats)
     print(f"\nx W and xᵀ dpre, {B} × {D} × {H}    over non-zeros     BLAS  µs")
     for row in products:
         print(f"{row['density']:8.0%} non-zeros {row['kernel']:24.0f}{row['twin']:9.0f}")
-    save("ops", {"machine": info, "rows": rows, "products": products}, draw(rows, products))
+    print(f"\ndpre Wᵀ, W {H} × {D}                 kernel     BLAS  µs")
+    for row in transposed:
+        print(f"{row['rows']:8} rows {row['kernel']:27.0f}{row['twin']:9.0f}")
+    result = {"machine": info, "rows": rows, "products": products, "transposed": transposed}
+    save("ops", result, draw(rows, products, transposed))
 
 
 if __name__ == "__main__":

@@ -174,7 +174,7 @@ def markdown(results):
         difference = f"{row['nll'] - nll:+.2f}" if full else "stopped early"
         lines.append(f"{start}| {row['epochs']:,} of 3,280 | {nll:.2f} | {row['nll']:.2f} | {difference} | {active} | "
                      f"{row['active_units']} | {row['seconds'] / 3600:.2f} h |")  # fmt: skip
-    return lines
+    return "\n".join(lines)
 
 
 def main():
@@ -190,7 +190,7 @@ def main():
     parser.add_argument("--markdown", action="store_true", help="print the table of the results file and stop")
     args = parser.parse_args()
     if args.markdown:
-        print("\n".join(markdown(read_results())))
+        print(markdown(read_results()))
         return 0
     if (args.objective, args.k) not in PAPER:
         parser.error("the paper has VAE with k = 1, 5, 50 and IWAE with k = 5, 50 (IWAE with k = 1 is the VAE)")
@@ -199,7 +199,7 @@ def main():
     x_test = npvae.model_input(initial_model(dataset.x_train, args.seed), dataset.x_test, args.seed)
     folder = Path(args.runs) / f"{args.objective}-k{args.k}-seed{args.seed}"
     train(args, dataset, folder, lambda *stage: record(args, *stage, x_test))
-    print("\n" + "\n".join(markdown(read_results())))
+    print("\n" + markdown(read_results()))
     return 0
 
 

@@ -81,7 +81,7 @@ def draw(courses):
                             extent=(0.5, len(course.kl) + 0.5, N_LATENT + 0.5, 0.5))  # fmt: skip
         axes.set_title(name, fontsize=9)
         axes.set(xlabel="epoch", ylabel="latent dimension", yticks=[1, 5, 10, 15, 20])
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     maps[-1].axis("off")
     maps[-1].legend(*bottom.get_legend_handles_labels(), title="the lines on the left", loc="center", fontsize=8)
     right.colorbar(image, ax=maps[: len(courses)].tolist(), label="KL of the dimension, nats", shrink=0.6)

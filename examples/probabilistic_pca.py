@@ -5,13 +5,14 @@
 Without hidden layers and with Gaussian noise a VAE is probabilistic PCA (Tipping & Bishop 1999). Its maximum likelihood is
 known in closed form: W spans the leading eigenvectors of the data's covariance. Training knows nothing of eigenvectors; that
 it ends there, and that its ELBO then equals log p(x), is a test of everything in between. The latent dimensions themselves are
-free to rotate, so the picture shows the VAE's after the rotation that PCA's have by definition.
+free to rotate, so the picture shows the VAE's after the rotation that brings them closest to PCA's.
 """
 
 import argparse
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.linalg import orthogonal_procrustes
 
 import npvae
 from npvae import ppca
@@ -21,11 +22,10 @@ from npvae.schedules import Cosine
 N_LATENT, EPOCHS, BATCH_SIZE, LEARNING_RATE = 10, 150, 100, 1e-2
 
 
-def principal_axes(W, like):
-    """The rows of W (L, D) rotated to be orthogonal and ordered by length, with the signs of `like`."""
-    _, lengths, axes = np.linalg.svd(W, full_matrices=False)
-    axes = lengths[:, None] * axes
-    return axes * np.sign((axes * like).sum(axis=1, keepdims=True))
+def rotated(W, like):
+    """The rows of W (L, D) after the rotation of z that brings them as close to `like` (L, D) as one can."""
+    rotation, _ = orthogonal_procrustes(W.T, like.T)
+    return rotation.T @ W
 
 
 def draw(exact, trained, x, model):
@@ -33,7 +33,7 @@ def draw(exact, trained, x, model):
     figure = Figure(figsize=(11, 5.2), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=(2, 3))
     limit = np.abs(exact.W).max()
-    for row, (name, W) in enumerate([("PCA", exact.W), ("VAE", principal_axes(trained.W, exact.W))]):
+    for row, (name, W) in enumerate([("PCA", exact.W), ("VAE", rotated(trained.W, exact.W))]):
         for i in range(N_LATENT):
             axes = top.add_subplot(2, N_LATENT, row * N_LATENT + i + 1)
             axes.imshow(W[i].reshape(28, 28), cmap="RdBu_r", vmin=-limit, vmax=limit)

@@ -102,16 +102,18 @@ def _add_train(subparsers):
     )
     activations = [name for name in ACTIVATIONS if name != "identity"]
 
-    def add(name, help, **options):
-        default = DEFAULTS.get(name.removeprefix("--").replace("-", "_"))
-        note = "" if default is None else f" (default: {default[0] if default == DEFAULTS['hidden'] else default})"
-        parser.add_argument(name, help=help + note, **options)
-
+    add = _adder(parser.add_argument_group("data and run"))
     add("--data", "ising, mnist, or the path of a .npy or .npz file", metavar="DATA")
     add("--data-dir", "folder of the MNIST files, or of DATA; without it MNIST is downloaded once", metavar="DIR")
     add("--out", "run folder, new or empty (default: the first free runs/DATA)", metavar="RUN")
     add("--epochs", "passes over the training rows", metavar="N", type=integer(1))
     add("--batch-size", "rows per step", metavar="N", type=integer(1))
+    add("--seed", "of weights, order and noise; the same seed repeats the run (default: 0)", metavar="S", type=integer(0))
+    add("--workers", "threads that share each batch (default: one for small models, else the cores available)",
+        metavar="N", type=integer(1))  # fmt: skip
+    add("--resume", "continue the run folder given by --out; of the other options only --epochs and --workers may be given",
+        action="store_true")  # fmt: skip
+    add = _adder(parser.add_argument_group("model"))
     add("--latent", "dimensions of the latent z", metavar="L", type=integer(1))
     add("--hidden", "widths of the encoder's hidden layers, which the decoder mirrors; none for a linear model",
         metavar="H", type=integer(1), nargs="*")  # fmt: skip
@@ -120,19 +122,24 @@ def _add_train(subparsers):
         "with fixed --sigma", metavar="K", choices=LIKELIHOODS)  # fmt: skip
     add("--sigma", "standard deviation of the gaussian likelihood, in units of the data", metavar="S", type=positive)
     add("--initialization", "of the weights: glorot, or he, made for relu", metavar="I", choices=list(INITIALIZATIONS))
-    parser.add_argument("--output-bias", action="store_true", default=None, help="start the output's bias at the data's mean")
-    _add_objective(add)
-    _add_optimization(add)
-    add("--seed", "of weights, order and noise; the same seed repeats the run", metavar="S", type=integer(0))
-    add("--workers", "threads that share each batch (default: one for small models, else the cores available)",
-        metavar="N", type=integer(1))  # fmt: skip
-    add("--resume", "continue the run folder given by --out; of the other options only --epochs and --workers may be given",
-        action="store_true")  # fmt: skip
+    add("--output-bias", "start the output's bias at the data's mean", action="store_true", default=None)
+    _add_objective(_adder(parser.add_argument_group("what is minimised, and remedies against posterior collapse")))
+    _add_optimization(_adder(parser.add_argument_group("how it is minimised")))
     parser.set_defaults(run=commands.train)
 
 
+def _adder(group):
+    """add(name, help, ...): add_argument that tells the default."""
+
+    def add(name, help, **options):
+        default = DEFAULTS.get(name.removeprefix("--").replace("-", "_")) or None
+        note = "" if default is None else f" (default: {default[0] if default == DEFAULTS['hidden'] else default})"
+        group.add_argument(name, help=help + note, **options)
+
+    return add
+
+
 def _add_objective(add):
-    """What `npvae train` minimises, and the remedies against posterior collapse."""
     add(
         "--objective",
         "elbo, or iwae: the importance-weighted bound of --train-samples samples",
@@ -156,7 +163,6 @@ def _add_objective(add):
 
 
 def _add_optimization(add):
-    """How `npvae train` minimises it."""
     add("--learning-rate", "Adam's step size", metavar="R", type=positive)
     add("--learning-rate-schedule", "constant; step: times --learning-rate-drop-factor every --learning-rate-drop-epochs; "
         "cosine: down to 0 at --epochs; burda: eight stages of 1, 3, 9, ... epochs", metavar="K",

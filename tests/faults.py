@@ -150,7 +150,7 @@ def stopped_at_any_step(n):
             yield trial(folder, workers=workers)
 
 
-COMMAND = ["train", "--data", "x.npy", "--latent", "2", "--hidden", "6", "--batch-size", "4", "--epochs", "60", "--out", "run"]
+COMMAND = ["train", "--data", "x.npy", "--latent", "2", "--hidden", "6", "--batch-size", "4", "--epochs", "200", "--out", "run"]
 
 
 def interrupted(n, number):

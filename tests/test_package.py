@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import importlib
 import json
 import re
 import subprocess
@@ -113,9 +114,9 @@ def test_files_and_folders_that_the_readme_names_exist():
         assert (ROOT / name).exists(), name
 
 
-def test_the_speed_table_in_the_readme_is_the_saved_result(monkeypatch):
+@pytest.mark.parametrize(("script", "result"), [("bench_step", "step"), ("reproduce_iwae", "iwae")])
+def test_the_tables_in_the_readme_are_the_saved_results(script, result, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import bench_step
-
-    table = re.search(r"<!-- python benchmarks/bench_step.py --markdown -->\n(.*?)\n<!-- end -->", README, re.DOTALL)[1]
-    assert table == bench_step.markdown(json.loads((ROOT / "benchmarks/results/step.json").read_text()))
+    markdown = importlib.import_module(script).markdown
+    table = re.search(rf"<!-- python benchmarks/{script}.py --markdown -->\n(.*?)\n<!-- end -->", README, re.DOTALL)[1]
+    assert table == markdown(json.loads((ROOT / f"benchmarks/results/{result}.json").read_text()))

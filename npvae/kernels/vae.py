@@ -150,11 +150,8 @@ def _model_gradient(theta, layers, n_encoder, variance, x, eps, beta, batch_size
 
     posterior = layers_forward(theta, encoder, x, floats, integers)  # (B, D) -> (B, 2L)
     z, half_sigma = np.empty(eps.shape, theta.dtype), np.empty((n_rows, n_latent), theta.dtype)
-    kl, dposterior = (
-        np.empty((n_samples if importance_weighted else 1, n_rows, n_latent), theta.dtype),
-        np.empty_like(posterior),
-    )
-    dkl, variance_minus_1 = np.empty_like(kl), np.empty_like(half_sigma)
+    kl = np.empty((n_samples if importance_weighted else 1, n_rows, n_latent), theta.dtype)
+    dkl, variance_minus_1, dposterior = np.empty_like(kl), np.empty_like(half_sigma), np.empty_like(posterior)
     if importance_weighted:
         n_clipped = latent_sampled_rows_forward(posterior, eps, z, kl, half_sigma)
     else:
