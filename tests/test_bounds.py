@@ -99,6 +99,12 @@ def test_free_bits_per_dimension_and_in_total_are_two_things():
     np.testing.assert_array_equal(bounds.free_bits_forward(mean_kl, total=1.0)[1], [0, 0, 0])
 
 
+def test_without_free_bits_the_kl_is_their_sum():
+    kl, counts = bounds.free_bits_forward(np.array([0.1, 0.3]))
+    assert kl == pytest.approx(0.4, rel=1e-15)
+    np.testing.assert_array_equal(counts, [True, True])
+
+
 def test_of_one_sample_the_importance_weighted_bound_is_the_elbo_with_the_divergence_of_that_sample():
     nll, _, kl = case(S=1)
     assert bounds.iwae_forward(nll, kl, 1.0, 4)[0] == pytest.approx(bounds.elbo_forward(nll, kl[0], 1.0, 4)[0], rel=1e-14)
