@@ -242,6 +242,12 @@ def test_sampled_latent_is_the_latent_with_the_divergence_of_each_sample(shape):
     naive.assert_is_gradient(dposterior, loss, posterior)
 
 
+def test_the_sampled_latent_counts_what_is_clipped():
+    raw = np.array([[-40.0, 25.0, 0.0], [-31.0, 21.0, 100.0]])
+    (_, _, n_clipped), _ = latent.latent_sampled_forward(np.hstack([0 * raw, raw]), np.zeros((1, 2, 3)))
+    assert n_clipped == 5
+
+
 def test_CLIP_is_the_derivative():
     raw = np.array([[-31.0, -29.9, -1.0], [0.0, 19.9, 20.1]])  # no difference step crosses a bound
     dlogvar = naive.draw(np.random.default_rng(2), raw.shape)
