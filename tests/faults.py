@@ -154,28 +154,31 @@ COMMAND = ["train", "--data", "x.npy", "--latent", "2", "--hidden", "6", "--batc
 
 
 def interrupted(n, number):
-    """The command, stopped by a signal at a random moment of its training: exit status 128 + number, and resumed."""
+    """The command, stopped by a signal at a random moment of its training: exit status 128 + number, and resumed in a new
+    process; by turns with one worker and two."""
     rng = np.random.default_rng(number)
     with tempfile.TemporaryDirectory() as home:
         np.save(Path(home) / "x.npy", data())
         command = [sys.executable, "-m", "npvae"]
         quiet = {"cwd": home, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        whole = [*COMMAND[:-1], "whole"]
-        subprocess.run([*command, *whole], check=True, **quiet)
-        expected = npvae.VAE.load(Path(home) / "whole/checkpoint.npz").theta
-        for _ in range(n):
+        expected = []
+        for workers in ("1", "2"):
+            subprocess.run([*command, *COMMAND[:-1], f"whole{workers}", "--workers", workers], check=True, **quiet)
+            expected.append(npvae.VAE.load(Path(home) / f"whole{workers}/checkpoint.npz").theta)
+        assert not np.array_equal(*expected)
+        for k in range(n):
             shutil.rmtree(Path(home) / "run", ignore_errors=True)
-            process = subprocess.Popen([*command, *COMMAND], **quiet)
+            process = subprocess.Popen([*command, *COMMAND, "--workers", str(1 + k % 2)], **quiet)
             while not (Path(home) / "run/checkpoint.npz").exists():
                 time.sleep(0.01)
             time.sleep(rng.uniform(0, 0.3))
             process.send_signal(number)
             started = time.monotonic()
             status = process.wait()
-            stopped = status == 128 + number and time.monotonic() < started + 5
+            stopped = status == 128 + number and time.monotonic() < started + 10  # the process' end included
             subprocess.run([*command, "train", "--resume", "--out", "run"], check=True, **quiet)
             theta = npvae.VAE.load(Path(home) / "run/checkpoint.npz").theta
-            yield stopped, np.array_equal(theta, expected)
+            yield stopped, np.array_equal(theta, expected[k % 2])
 
 
 @contextlib.contextmanager

@@ -1,0 +1,58 @@
+"""Coverage-guided fuzzing of the readers of files, by atheris (Linux, `pip install atheris`); test_fuzz.py needs no more than
+hypothesis.
+
+    python tests/fuzz_readers.py -runs=200000 -max_len=8192 -rss_limit_mb=1500 -timeout=10
+
+The first byte of an input chooses the reader, the others are its file. Anything but ValueError or OSError with one line is a
+crash, which atheris reports together with the input. The inputs start from intact files.
+"""
+
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["npvae", "zipfile", "numpy.lib"]):
+    import test_fuzz
+
+    import npvae
+    from npvae import runs, saving
+    from npvae.data import arrays, mnist
+
+FOLDER = Path(tempfile.mkdtemp())
+READERS = [
+    ("labels", mnist.read_idx),
+    ("x.npy", arrays.load),
+    ("x.npz", arrays.load),
+    ("model.npz", npvae.VAE.load),
+    (saving.NEWEST, lambda path: saving.load_progress(path.parent)),
+    ("config.json", lambda path: runs.read_config(path.parent)),
+]
+
+
+def one_input(content):
+    name, read = READERS[content[0] % len(READERS) if content else 0]
+    path = FOLDER / name
+    path.write_bytes(content[1:])
+    test_fuzz.sound_or_refused(read, path)
+
+
+def corpus(folder):
+    """Intact files, each behind the byte that chooses its reader."""
+    run = test_fuzz.run_folder(folder / "run")
+    whole, config = (run / saving.NEWEST).read_bytes(), (run / "config.json").read_bytes()
+    files = [test_fuzz.IDX, test_fuzz.NPY, test_fuzz.NPZ, [whole], [whole], [config]]
+    for reader, contents in enumerate(files):
+        for i, content in enumerate(contents):
+            (folder / f"{reader}-{i}").write_bytes(bytes([reader]) + content)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore", npvae.checks.NpvaeWarning)
+    seeds = Path(tempfile.mkdtemp())
+    (seeds / "run").mkdir()
+    corpus(seeds)
+    atheris.Setup([*sys.argv, str(seeds)], one_input)
+    atheris.Fuzz()
