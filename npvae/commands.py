@@ -22,31 +22,22 @@ def train(args):
     """`npvae train`."""
     from npvae import data
     from npvae.batches import Rows
-    from npvae.vae import VAE
 
     arguments = _resumed_arguments(args) if args.resume else _new_arguments(args)
     dataset = data.load(arguments["data"], arguments["data_dir"], progress=True)
     print(f"data      {dataset.description}")
+    model, state = _new_model(arguments, dataset), None
     if args.resume:
         folder = Path(args.out)
     else:
-        model = VAE(
-            n_features=dataset.x_train.shape[1],
-            n_latent=arguments["latent"],
-            hidden=arguments["hidden"],
-            activation=arguments["activation"],
-            likelihood=arguments["likelihood"],
-            sigma=arguments["sigma"],
-            seed=arguments["seed"],
-            initialization=arguments["initialization"],
-        )
         for name, rows in [("training data", dataset.x_train), ("validation data", dataset.x_val)]:
             Rows.of(model, rows, name)  # refuse unusable data before a folder is made
         _schedules(arguments, len(dataset.x_train))  # and unusable options
-        folder, state = runs.new_folder(args.out, Path(arguments["data"]).stem), None
+        folder = runs.new_folder(args.out, Path(arguments["data"]).stem)
     with saving.exclusive(folder):
         if args.resume:
-            model, state = saving.load_progress(folder)
+            if saving.has_progress(folder):  # else it was stopped before its first save, and begins again
+                model, state = saving.load_progress(folder)
             for change in runs.changes_since(runs.read_config(folder)):
                 print(f"note      {change}: the last bits may not be those of a run without the break")
         print(f"model     {model}\nrun       {folder}\n")
@@ -55,6 +46,21 @@ def train(args):
         if status == 0:
             _report_training(folder, history, runs.draw_pictures(folder, model, dataset, history))
     return status
+
+
+def _new_model(arguments, dataset):
+    from npvae.vae import VAE
+
+    return VAE(
+        n_features=dataset.x_train.shape[1],
+        n_latent=arguments["latent"],
+        hidden=arguments["hidden"],
+        activation=arguments["activation"],
+        likelihood=arguments["likelihood"],
+        sigma=arguments["sigma"],
+        seed=arguments["seed"],
+        initialization=arguments["initialization"],
+    )
 
 
 def _fit(arguments, dataset, folder, model, state):

@@ -64,6 +64,11 @@ def is_sound(state):
     return not state.skipped_in_a_row and all(value is None or math.isfinite(value) for value in row.values())
 
 
+def has_progress(folder):
+    """Whether anything was saved in a run folder."""
+    return any((Path(folder) / name).is_file() for name in (NEWEST, PREVIOUS))
+
+
 def load_progress(folder):
     """The model and the TrainingState of a run folder, of the newest checkpoint that can be read; a warning names one that
     cannot. FileNotFoundError if there is none, ValueError or OSError, naming the files, if none can be read."""

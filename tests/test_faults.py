@@ -167,6 +167,19 @@ def test_a_damaged_newest_checkpoint_is_named_in_a_warning(capsys):
 
 
 @pytest.mark.usefixtures("home")
+def test_a_run_that_was_killed_before_its_first_save_begins_again(monkeypatch):
+    assert cli.main([*SMALL[:-1], "whole"]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(npvae.train, "fit", lambda *args, **options: sys.exit(9))
+        with pytest.raises(SystemExit):
+            cli.main(SMALL)
+    assert not saving.has_progress("run")
+    assert cli.main(["train", "--resume", "--out", "run"]) == 0
+    thetas = [npvae.VAE.load(f"{name}/checkpoint.npz").theta for name in ("run", "whole")]
+    np.testing.assert_array_equal(*thetas)
+
+
+@pytest.mark.usefixtures("home")
 def test_another_environment_is_said(monkeypatch, capsys):
     assert cli.main(SMALL) == 0
     environment = runs.environment()
