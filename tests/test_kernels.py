@@ -222,7 +222,9 @@ def test_latent_sampled(shape, dtype):
     B, L = shape[1:]
     posterior, eps = normal(B, 2 * L, dtype=dtype), normal(*shape, dtype=dtype, seed=1)
     posterior.flat[-1] = 25  # beyond the upper bound
-    posterior[0, L] = -31 if B > 1 else 1.0
+    if B > 1:
+        posterior[:2, L] = -31, 20  # beyond the lower one, and on the upper
+        posterior[-1, L + 1] = -30 if B > 2 else 1
     (z, kl, n_clipped), cache = NUMBA.latent_sampled_forward(posterior, eps)
     (z_numpy, kl_numpy, n_numpy), cache_numpy = NUMPY.latent_sampled_forward(posterior, eps)
     assert n_clipped == n_numpy

@@ -434,6 +434,8 @@ def test_a_longer_gradient_is_shortened_to_the_norm_and_its_norm_returned():
     np.testing.assert_allclose(grad, [1.5, -2, 6], rtol=1e-15)
     assert optim.clip_gradient_norm(grad, 6.5) == 6.5
     np.testing.assert_allclose(grad, [1.5, -2, 6], rtol=1e-15)
+    assert optim.clip_gradient_norm(grad, 100.0) == 6.5  # a shorter one is not lengthened
+    np.testing.assert_allclose(grad, [1.5, -2, 6], rtol=1e-15)
     shares = np.array([[1.0, 0, 0], [2, -4, 12]])
     assert optim.clip_gradient_norm(shares, 1.3) == 13
     np.testing.assert_allclose(shares, [[0.1, 0, 0], [0.2, -0.4, 1.2]], rtol=1e-15)
@@ -462,6 +464,8 @@ def test_weights_decay_and_biases_do_not(dtype):
         ({"t": 0, "m": np.zeros(3)}, "the state of Adam must hold m, t, v; got m, t"),
         ({"t": 0, "m": np.zeros(3), "v": np.zeros(3), "w": 1}, "the state of Adam must hold m, t, v; got m, t, v, w"),
         ({"t": 0, "m": np.zeros(3), "v": np.zeros(2)}, r"v must be float64 \(3,\) like theta; got float64 \(2,\)"),
+        ({"t": 0, "m": np.zeros(3), "v": np.zeros(4)}, r"v must be float64 \(3,\) like theta; got float64 \(4,\)"),
+        ({"t": 0, "m": np.zeros(3, complex), "v": np.zeros(3)}, r"m must be float64 \(3,\) like theta; got complex128 \(3,\)"),
         ({"t": 0, "m": np.zeros(3, np.float32), "v": np.zeros(3)}, r"m must be float64 \(3,\) like theta; got float32 \(3,\)"),
     ],
 )

@@ -26,11 +26,8 @@ def latent_backward(dz, dkl, cache):
 
 def latent_sampled_forward(posterior, eps):
     """`npvae.latent.latent_sampled_forward`."""
-    z, kl, half_sigma = (
-        np.empty(eps.shape, posterior.dtype),
-        np.empty(eps.shape, posterior.dtype),
-        np.empty_like(posterior[:, ::2]),
-    )
+    z, kl = np.empty(eps.shape, posterior.dtype), np.empty(eps.shape, posterior.dtype)
+    half_sigma = np.empty(eps.shape[1:], posterior.dtype)
     n_clipped = latent_sampled_rows_forward(posterior, eps, z, kl, half_sigma)
     return (z, kl, n_clipped), (posterior, eps, z, half_sigma)
 
