@@ -26,13 +26,13 @@ def train(args):
     arguments = _resumed_arguments(args) if args.resume else _new_arguments(args)
     dataset = data.load(arguments["data"], arguments["data_dir"], progress=True)
     print(f"data      {dataset.description}")
+    schedules = _schedules(arguments, len(dataset.x_train))
     model, state = _new_model(arguments, dataset), None
     if args.resume:
         folder = Path(args.out)
     else:
         for name, rows in [("training data", dataset.x_train), ("validation data", dataset.x_val)]:
             Rows.of(model, rows, name)  # refuse unusable data before a folder is made
-        _schedules(arguments, len(dataset.x_train))  # and unusable options
         folder = runs.new_folder(args.out, Path(arguments["data"]).stem)
     with saving.exclusive(folder):
         if args.resume:
@@ -42,7 +42,7 @@ def train(args):
                 print(f"note      {change}: the last bits may not be those of a run without the break")
         print(f"model     {model}\nrun       {folder}\n")
         runs.write_config(folder, arguments, model, dataset.image_shape)
-        status, history = _fit(arguments, dataset, folder, model, state)
+        status, history = _fit(arguments, schedules, dataset, folder, model, state)
         if status == 0:
             _report_training(folder, history, runs.draw_pictures(folder, model, dataset, history))
     return status
@@ -63,12 +63,12 @@ def _new_model(arguments, dataset):
     )
 
 
-def _fit(arguments, dataset, folder, model, state):
+def _fit(arguments, schedules, dataset, folder, model, state):
     """Train and save; the exit status, 0 or that of the signal that stopped it, and the History."""
     from npvae.optim import Adam
     from npvae.train import fit
 
-    beta, learning_rate = _schedules(arguments, len(dataset.x_train))
+    beta, learning_rate = schedules
     about = {"arguments": arguments, "environment": runs.environment()}
     saved, latest = time.monotonic(), state
 
@@ -202,12 +202,17 @@ def _report_training(folder, history, pictures):
     print(f"\nnext: npvae evaluate {folder}")
 
 
+def _trained_model(run_folder, arguments):
+    """The model that the run's training ends with: where it may stop early, that of the best epoch."""
+    return saving.load_model(run_folder, best=arguments.get("early_stopping") is not None)
+
+
 def evaluate(args):
     """`npvae evaluate`."""
     from npvae import data
 
     arguments = runs.read_config(args.run_folder)["arguments"]
-    model = saving.load_model(args.run_folder, best=arguments.get("early_stopping") is not None)
+    model = _trained_model(args.run_folder, arguments)
     data_dir = arguments["data_dir"] if args.data_dir is None else args.data_dir
     dataset = data.load(arguments["data"], data_dir, progress=True)
     results = runs.measure(model, dataset, args.samples, args.seed, progress=True)
@@ -245,7 +250,7 @@ def sample(args):
     from npvae import plots
 
     config = runs.read_config(args.run_folder)
-    model = saving.load_model(args.run_folder, best=config["arguments"].get("early_stopping") is not None)
+    model = _trained_model(args.run_folder, config["arguments"])
     path = runs.free_path(Path(args.run_folder) / "draws.png") if args.out is None else Path(args.out)
     if path.suffix.lower() != ".png":
         raise ValueError(f"--out must name a .png file; got {args.out}")
@@ -292,7 +297,7 @@ def run_subject(run_folder):
     from npvae.subjects import ModelCase
 
     arguments = runs.read_config(run_folder)["arguments"]
-    model = saving.load_model(run_folder, best=arguments.get("early_stopping") is not None)
+    model = _trained_model(run_folder, arguments)
     dataset = data.load(arguments["data"], arguments["data_dir"], progress=True)
     rng = np.random.default_rng(0)
     rows = dataset.x_val[np.sort(rng.choice(len(dataset.x_val), min(16, len(dataset.x_val)), replace=False))]

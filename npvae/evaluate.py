@@ -14,7 +14,7 @@ import numpy as np
 from npvae import checks
 from npvae.bounds import log_sum_exp
 from npvae.history import progress_bar
-from npvae.latent import gaussian_kl_forward
+from npvae.latent import gaussian_kl_forward, sampled_kl_forward
 
 ROWS_PER_PASS = 2000  # decoder rows at a time: keeps memory flat and the products in cache
 PAIRS_PER_PASS = 4_000_000  # pairs of data at a time: 32 MB
@@ -73,16 +73,13 @@ def log_likelihood(model, x, n_samples=100, rng=None, progress=False):
 
 
 def _log_weights(model, x, mu, logvar, rng, n_samples):
-    """log w = log p(x|z) + log p(z) − log q(z|x), and nll = −log p(x|z), of S samples of each row: (S, B) each.
-
-    With z = mu + σ eps the constants of the two Gaussians cancel: log p(z) − log q(z|x) = ½ Σ_l (eps² + logvar − z²).
-    """
+    """log w = log p(x|z) − log q(z|x)/p(z), and nll = −log p(x|z), of S samples of each row: (S, B) each."""
     eps = rng.standard_normal((n_samples, *mu.shape))  # (S, B, L)
     z = mu + np.exp(0.5 * logvar.astype(np.float64)) * eps  # (S, B, L)
     output = model.decoder_output(z.reshape(-1, model.n_latent).astype(model.dtype))  # (S B, L) -> (S B, D)
     nll, _ = model.nll_forward(output.reshape(n_samples, *x.shape), x)  # (S, B, D) -> (S, B)
-    log_ratio = 0.5 * (eps * eps + logvar - z * z).sum(axis=-1)  # (S, B, L) -> (S, B)
-    return log_ratio - nll, nll
+    kl, _ = sampled_kl_forward(z, logvar, eps)
+    return -nll - kl.sum(axis=-1), nll  # (S, B, L) -> (S, B)
 
 
 def posterior_means(model, x):

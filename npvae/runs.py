@@ -1,9 +1,9 @@
 """The run folder: what `npvae train` leaves, and what the other commands read.
 
-config.json      everything needed to repeat the run; library versions, BLAS, threads
-metrics.jsonl    one line per epoch, the rows of the History
-checkpoint.npz   model, optimiser and position of the run, replaced after every epoch
-*.png            loss curves, reconstructions, samples, the latent plane, the decoded grid
+    config.json      everything needed to repeat the run; library versions, BLAS, threads
+    *.png            loss curves, reconstructions, samples, the latent plane, the decoded grid
+
+and what `npvae.saving` writes: checkpoints and metrics.
 """
 
 import json

@@ -95,14 +95,11 @@ def _read_npy(file, n_bytes):
 
 
 def _read_npz(file, n_bytes):
-    chosen = []
-
     def wanted(shapes):
-        chosen.append(_choose_x(shapes))
-        return chosen + [name for name in LABELS if name in shapes][:1]
+        return [_choose_x(shapes), *[name for name in LABELS if name in shapes][:1]]
 
-    arrays = archive.read_npz(file, n_bytes, wanted)
-    return arrays[chosen[0]], next((arrays[name] for name in LABELS if name in arrays and name != chosen[0]), None)
+    x, *labels = archive.read_npz(file, n_bytes, wanted).values()
+    return x, labels[0] if labels else None
 
 
 def _choose_x(shapes):
