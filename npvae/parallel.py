@@ -46,9 +46,7 @@ class Workers:
 
     def shards(self, rows):
         """An array cut into one piece per worker (fewer if there are not as many rows), in order."""
-        if self.n == 1:
-            return [rows]
-        return [shard for shard in np.array_split(rows, self.n) if len(shard)]
+        return [rows[part] for part in self.parts(len(rows)) if part.start < part.stop]
 
     def sliced(self, op):
         """An optimiser's op that works on slices of the parameters at once: op(theta, grad, ...) with grad (shards, P)."""
@@ -59,10 +57,13 @@ class Workers:
             def on_slice(part):
                 op(theta[part], grad[:, part], *(a[part] if isinstance(a, np.ndarray) else a for a in arguments))
 
-            edges = np.linspace(0, theta.size, self.n + 1).astype(int)
-            self.map(on_slice, [slice(start, stop) for start, stop in pairwise(edges)])
+            self.map(on_slice, self.parts(theta.size))
 
         return update
+
+    def parts(self, size):
+        """range(size) as one slice per worker, in order, of lengths that differ by at most one."""
+        return [slice(edge, next_edge) for edge, next_edge in pairwise(-(-size * k // self.n) for k in range(self.n + 1))]
 
 
 def workers_for(model, batch_size):

@@ -326,8 +326,8 @@ def test_gaussian_nll(shape, dtype):
 
 # In tiles: as many as fit, and 1 to 3 rows more; left to BLAS: less than a tile, too many rows for the length of the sums.
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("B", "n_in", "n_out"), [(4, 4, 12), (5, 6, 15), (7, 4, 40), (6, 13, 784), (3, 4, 12), (4, 3, 12),
-                                                  (1, 1, 1), (5, 4, 14), (256, 5, 768), (257, 5, 780)])  # fmt: skip
+@pytest.mark.parametrize(("B", "n_in", "n_out"), [(4, 4, 24), (5, 6, 30), (6, 4, 40), (6, 13, 784), (3, 4, 24), (4, 3, 24),
+                                                  (1, 1, 1), (5, 4, 29), (128, 5, 768), (129, 5, 768)])  # fmt: skip
 def test_times_transposed(B, n_in, n_out, dtype):
     dpre, W = normal(B, n_out, dtype=dtype), normal(n_in, n_out, dtype=dtype, seed=1)
     dx = np.full((B, n_in), np.nan, dtype)
@@ -335,7 +335,7 @@ def test_times_transposed(B, n_in, n_out, dtype):
     assert_twins([dx], [dpre @ W.T], dtype)
 
 
-@pytest.mark.parametrize(("B", "n_in", "n_out"), [(4, 4, 12), (256, 4, 768), (5, 6, 15)])
+@pytest.mark.parametrize(("B", "n_in", "n_out"), [(4, 4, 24), (128, 4, 768), (5, 6, 30)])
 def test_times_transposed_sums_in_tiles_up_to_its_limits(B, n_in, n_out):
     refused = dense._times_transposed.__globals__ | {"np": None}  # BLAS cannot be called
     function = FunctionType(dense._times_transposed.__code__, refused)
@@ -344,10 +344,73 @@ def test_times_transposed_sums_in_tiles_up_to_its_limits(B, n_in, n_out):
     np.testing.assert_allclose(dx, dpre @ W.T, rtol=1e-12, atol=1e-12)
 
 
+# In one piece; in pieces of 4 rows and of 8, all rows full or the last one short; sums over n_in in two parts and in three; too
+# many rows, and too wide, for pieces.
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("B", "n_in", "n_out", "piece"), [
+    (5, 120, 3, 0), (5, 120, 3, 1800), (8, 120, 3, 1799), (9, 120, 3, 1799), (9, 120, 3, 2880), (7, 201, 2, 1600),
+    (6, 301, 2, 1207), (256, 101, 1, 1000), (257, 101, 1, 1000), (5, 120, 3, 1199),
+])  # fmt: skip
+def test_times_in_pieces(B, n_in, n_out, piece, dtype):
+    x, W = normal(B, n_in, dtype=dtype), normal(n_in, n_out, dtype=dtype, seed=1)
+    out = np.full((B, n_out), np.nan, dtype)
+    dense.times(x, W, out, piece)
+    assert_twins([out], [x @ W], dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("B", "n_in", "n_out", "piece"), [
+    (3, 20, 5, 0), (3, 20, 5, 119), (3, 20, 5, 120), (3, 20, 5, 191), (3, 21, 5, 120), (3, 16, 5, 240), (3, 16, 5, 300),
+])  # fmt: skip
+def test_transposed_times_in_pieces(B, n_in, n_out, piece, dtype):
+    x, dpre = normal(B, n_in, dtype=dtype), normal(B, n_out, dtype=dtype, seed=1)
+    dW = np.full((n_in, n_out), np.nan, dtype)
+    dense.transposed_times(x, dpre, dW, piece)
+    assert_twins([dW], [x.T @ dpre], dtype)
+
+
+@pytest.mark.parametrize(("product", "shapes", "piece", "sizes"), [
+    ("times", ((9, 120), (120, 3)), 1799, [(4, 120, 3), (4, 120, 3), (1, 120, 3)]),
+    ("times", ((6, 301), (301, 2)), 1207, [(4, 101, 2), (2, 101, 2), (4, 101, 2), (2, 101, 2), (4, 99, 2), (2, 99, 2)]),
+    ("times", ((9, 120), (120, 3)), 3240, [(9, 120, 3)]),
+    ("times", ((257, 120), (120, 3)), 1799, [(257, 120, 3)]),
+    ("times", ((9, 120), (120, 5)), 1999, [(9, 120, 5)]),
+    ("transposed_times", ((3, 20), (3, 5)), 120, [(8, 3, 5), (8, 3, 5), (4, 3, 5)]),
+    ("transposed_times", ((3, 20), (3, 5)), 119, [(20, 3, 5)]),
+    ("transposed_times", ((3, 20), (3, 5)), 400, [(20, 3, 5)]),
+])  # fmt: skip
+def test_the_pieces_of_a_product_are_as_large_as_they_may_be(product, shapes, piece, sizes):
+    seen = []
+
+    class Recorder:
+        empty = np.empty
+
+        @staticmethod
+        def dot(a, b, out):
+            seen.append((*a.shape, b.shape[1]))
+            np.dot(a, b, out)
+
+    plain = getattr(dense, f"_{product}")
+    a, b = (normal(*shape, dtype="float64") for shape in shapes)
+    out = np.empty((a.shape[0] if product == "times" else a.shape[1], b.shape[1]))
+    FunctionType(plain.__code__, plain.__globals__ | {"np": Recorder})(a, b, out, piece)
+    assert seen == sizes
+
+
+def test_blas_has_kernels_for_small_products_on_the_processors_that_are_known_for_it(monkeypatch):
+    def of(*architectures):
+        libraries = [{"user_api": "blas", "architecture": name} if name else {"user_api": "blas"} for name in architectures]
+        monkeypatch.setattr(dense, "threadpool_info", lambda: [*libraries, {"user_api": "openmp"}])
+        return dense.piece_size.__wrapped__()
+
+    assert of("SkylakeX") == of("SkylakeX", "Cooperlake") == of("SapphireRapids") == 100**3
+    assert of() == of("Haswell") == of("SkylakeX", "Haswell") == of(None) == 0
+
+
 @pytest.mark.parametrize(("hidden", "n_rows", "n_samples"), [((), 1, 1), ((5,), 4, 3), ((110, 7), 2, 5)])
 def test_the_arrays_of_a_workspace_do_not_overlap_and_fill_it(hidden, n_rows, n_samples):
     model = npvae.VAE(30, 2, hidden)
-    layers, n_encoder, floats, integers = model.workspace(n_rows, n_samples)
+    layers, n_encoder, floats, integers, _ = model.workspace(n_rows, n_samples)
     assert n_encoder == len(hidden) + 1
     assert list(layers["need_dx"]) == [0] + [1] * (len(layers) - 1)
     in_floats, in_integers, in_theta = [(floats.size - n_rows * n_samples * 30, n_rows * n_samples * 30)], [], []  # doutput

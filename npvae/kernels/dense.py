@@ -1,20 +1,67 @@
-"""The one dense product that BLAS is slow at: dx = dpre Wᵀ for few rows.
+"""Dense products as BLAS computes them fastest: small ones, and dx = dpre Wᵀ for few rows by a kernel of our own.
 
-OpenBLAS copies W to transpose it, which takes longer than the product itself. Both factors lie in memory the way dot products
-want them, so four rows of either are read at a time, for 16 sums that stay in registers. All other products are left to BLAS.
+Before it multiplies, BLAS copies its factors into an order of its own, which for the few rows of a minibatch takes as long as
+a third of the product. OpenBLAS has kernels that do without, on processors with AVX-512 and up to 100³ multiplications: there
+a large product is computed in pieces of that size.
 """
 
+import functools
+
 import numpy as np
+import scipy.linalg.cython_blas  # noqa: F401  (the BLAS of np.dot in a kernel: loaded before its threads are limited)
+from threadpoolctl import threadpool_info
 
 from npvae.kernels.compile import jit
 
-MOST_ROWS = 256  # beyond this, and beyond a third of the length of the sums, BLAS is as fast (benchmarks/bench_ops.py)
+SMALL = 100**3  # multiplications up to which OpenBLAS uses its kernels for small products, where it has them
+WITH_SMALL_KERNELS = ("SkylakeX", "Cooperlake", "SapphireRapids")  # OpenBLAS's names of processors
+ROWS, SHORTEST = 4, 100  # of a piece: a multiple of so many rows suits those kernels, and sums of at least this length
+MOST_ROWS = 256  # beyond this the copies are a small part of the product
+LENGTH_PER_ROW = 6  # where the sums of dpre Wᵀ are shorter than this times the rows, BLAS is as fast (benchmarks/bench_ops.py)
+
+
+@functools.cache
+def piece_size():
+    """The most multiplications of a piece: `SMALL` where BLAS has kernels for it, else 0, which means in one piece."""
+    architectures = [library.get("architecture") for library in threadpool_info() if library["user_api"] == "blas"]
+    return SMALL if architectures and all(name in WITH_SMALL_KERNELS for name in architectures) else 0
+
+
+def _times(x, W, out, piece):
+    """out = x W, (B, n_in) @ (n_in, n_out) -> (B, n_out), in pieces of at most `piece` multiplications."""
+    n_rows, (n_in, n_out) = len(x), W.shape
+    rows, length = n_rows, n_in  # of a piece
+    longest = piece // (ROWS * n_out)  # sums over n_in, where a piece has four rows
+    if n_rows * n_in * n_out > piece and n_rows <= MOST_ROWS and longest >= SHORTEST:
+        length = -(-n_in // -(-n_in // longest))  # as many parts as needed, of equal length
+        rows = piece // (length * n_out) // ROWS * ROWS
+    share = np.empty((rows if length < n_in else 0, n_out), out.dtype)
+    for k in range(0, n_in, length):
+        for b in range(0, n_rows, rows):
+            end = min(b + rows, n_rows)
+            factor = x[b:end] if length == n_in else x[b:end, k : k + length].copy()
+            np.dot(factor, W[k : k + length], out[b:end] if k == 0 else share[: end - b])
+            if k > 0:
+                for r in range(end - b):
+                    for j in range(n_out):
+                        out[b + r, j] += share[r, j]
+
+
+def _transposed_times(x, dpre, dW, piece):
+    """dW = xᵀ dpre, (n_in, B) @ (B, n_out) -> (n_in, n_out), in pieces of at most `piece` multiplications."""
+    n_in, n_out = dW.shape
+    rows = piece // (len(x) * n_out) // ROWS * ROWS  # of dW in a piece
+    if rows < 2 * ROWS or rows > n_in:
+        rows = n_in
+    for i in range(0, n_in, rows):
+        factor = x if rows == n_in else x[:, i : i + rows].copy()
+        np.dot(factor.T, dpre, dW[i : i + rows])
 
 
 def _times_transposed(dpre, W, dx):
     """dx = dpre Wᵀ, (B, n_out) @ (n_out, n_in) -> (B, n_in)."""
     n_rows, n_in, n_out = len(dpre), len(W), W.shape[1]
-    if n_rows > MOST_ROWS or 3 * n_rows > n_out or min(n_rows, n_in) < 4:
+    if n_out < LENGTH_PER_ROW * n_rows or min(n_rows, n_in) < 4:
         np.dot(dpre, W.T, dx)
         return
     for i_tile in range(0, n_in, 4):
@@ -36,4 +83,6 @@ def _times_transposed(dpre, W, dx):
             dx[b + 3, i], dx[b + 3, i + 1], dx[b + 3, i + 2], dx[b + 3, i + 3] = s30, s31, s32, s33
 
 
+times = jit(_times)
+transposed_times = jit(_transposed_times)
 times_transposed = jit(_times_transposed)

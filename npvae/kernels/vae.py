@@ -6,15 +6,15 @@ are views of a workspace that is allocated once; the table `layers` says where t
 """
 
 import functools
+import threading
 from types import FunctionType
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg.cython_blas  # noqa: F401  (the BLAS of np.dot in a kernel: loaded before its threads are limited)
 
 from npvae.kernels.bounds import elbo, iwae
 from npvae.kernels.compile import jit
-from npvae.kernels.dense import times_transposed
+from npvae.kernels.dense import piece_size, times, times_transposed, transposed_times
 from npvae.kernels.latent import (
     latent_rows_backward,
     latent_rows_forward,
@@ -37,6 +37,7 @@ class Workspace(NamedTuple):
     n_encoder: int
     floats: np.ndarray  # 1-D, of the model's dtype
     integers: np.ndarray  # 1-D
+    piece: int  # multiplications that BLAS does at a time, see `npvae.kernels.dense`
 
 
 def workspace(model, n_rows, n_samples):
@@ -68,7 +69,8 @@ def workspace(model, n_rows, n_samples):
         layer["starts"] = integers(rows + 1 + n_in + 1)
         layer["columns"], layer["values"] = integers(2 * n_nonzeros), floats(2 * n_nonzeros)
     floats(n_rows * n_samples * model.n_features)  # doutput, at the end
-    return Workspace(layers, len(model.encoder_layers), np.empty(n_floats, model.dtype), np.empty(n_integers, np.int32))
+    floats_, integers_ = np.empty(n_floats, model.dtype), np.empty(n_integers, np.int32)
+    return Workspace(layers, len(model.encoder_layers), floats_, integers_, piece_size())
 
 
 def gradient(model, x, eps, beta, objective, batch_size, out, space):
@@ -76,9 +78,9 @@ def gradient(model, x, eps, beta, objective, batch_size, out, space):
     variance = model.sigma**2 if model.likelihood == "gaussian" else 0.0
     samples = eps if eps.ndim == 3 else eps[None]  # (S, B, L)
     betas = np.full(model.n_latent, beta, np.float64)  # a number, or one for each latent dimension
-    layers, n_encoder, floats, integers = space
-    kernel = gradient_kernel(model.activation, objective)
-    return kernel(model.theta, layers, n_encoder, variance, x, samples, betas, batch_size, floats, integers, out)
+    layers, n_encoder, floats, integers, piece = space
+    kernel = gradient_kernel(model.activation, model.likelihood, objective)
+    return kernel(model.theta, layers, n_encoder, variance, x, samples, betas, batch_size, floats, integers, piece, out)
 
 
 def _norm2(a):
@@ -94,7 +96,7 @@ def _nonzeros(layer, n_rows, floats, integers):
     return integers[layer["starts"] :][: n_rows + 1], integers[layer["columns"] :], floats[layer["values"] :]
 
 
-def _layers_forward(theta, layers, x, floats, integers):
+def _layers_forward(theta, layers, x, floats, integers, piece):
     h = x
     for i in range(len(layers)):
         layer = layers[i]
@@ -106,7 +108,7 @@ def _layers_forward(theta, layers, x, floats, integers):
             find(h, starts, columns, values)
             combine_rows(starts, columns, values, W, pre)
         else:
-            np.dot(h, W, pre)
+            times(h, W, pre, piece)
         h = matrix(floats, layer["h"], len(x), layer["n_out"])
         if layer["activated"]:
             activation_forward(pre, b, h)
@@ -115,7 +117,7 @@ def _layers_forward(theta, layers, x, floats, integers):
     return h
 
 
-def _layers_backward(theta, layers, x, dh, floats, integers, grad):
+def _layers_backward(theta, layers, x, dh, floats, integers, piece, grad):
     """dx, and a bound on the sum of squares of the gradient: ‖dW‖² + ‖db‖² ≤ (‖x‖² + B) ‖dpre‖², by Cauchy and Schwarz."""
     bound = grad.dtype.type(0)
     for i in range(len(layers) - 1, -1, -1):
@@ -136,7 +138,7 @@ def _layers_backward(theta, layers, x, dh, floats, integers, grad):
             transpose(starts, columns, values, column_starts, rows, column_values)
             combine_rows(column_starts, rows, column_values, dpre, dW)
         else:
-            np.dot(below.T, dpre, dW)
+            transposed_times(below, dpre, dW, piece)
         bound += (norm2(below) + len(x)) * norm2(dpre)
         if layer["need_dx"]:
             dh = matrix(floats, layer["dx"], len(x), n_in)
@@ -144,11 +146,11 @@ def _layers_backward(theta, layers, x, dh, floats, integers, grad):
     return dh, bound
 
 
-def _model_gradient(theta, layers, n_encoder, variance, x, eps, beta, batch_size, floats, integers, grad):
+def _model_gradient(theta, layers, n_encoder, variance, x, eps, beta, batch_size, floats, integers, piece, grad):
     n_samples, n_rows, n_latent = eps.shape
     encoder, decoder = layers[:n_encoder], layers[n_encoder:]
 
-    posterior = layers_forward(theta, encoder, x, floats, integers)  # (B, D) -> (B, 2L)
+    posterior = layers_forward(theta, encoder, x, floats, integers, piece)  # (B, D) -> (B, 2L)
     z, half_sigma = np.empty(eps.shape, theta.dtype), np.empty((n_rows, n_latent), theta.dtype)
     kl = np.empty((n_samples if importance_weighted else 1, n_rows, n_latent), theta.dtype)
     dkl, variance_minus_1, dposterior = np.empty_like(kl), np.empty_like(half_sigma), np.empty_like(posterior)
@@ -157,10 +159,10 @@ def _model_gradient(theta, layers, n_encoder, variance, x, eps, beta, batch_size
     else:
         n_clipped = latent_rows_forward(posterior, eps, z, kl[0], half_sigma, variance_minus_1)
     z_rows = z.reshape(n_samples * n_rows, n_latent)
-    output = layers_forward(theta, decoder, z_rows, floats, integers)  # (S B, L) -> (S B, D)
+    output = layers_forward(theta, decoder, z_rows, floats, integers, piece)  # (S B, L) -> (S B, D)
     nll, doutput = np.empty((n_samples, n_rows)), matrix(floats, floats.size - output.size, len(z_rows), x.shape[1])
     upstream = 1.0 if importance_weighted else 1 / (batch_size * n_samples)  # (ELBO-nll)
-    if variance > 0:
+    if gaussian_likelihood:
         gaussian(output, x, variance, nll.reshape(len(z_rows)), upstream, doutput)
     else:
         bernoulli(output, x, nll.reshape(len(z_rows)), upstream, doutput)
@@ -171,12 +173,12 @@ def _model_gradient(theta, layers, n_encoder, variance, x, eps, beta, batch_size
     else:
         loss = elbo(nll, kl, beta, batch_size, dkl)
 
-    dz, decoder_bound = layers_backward(theta, decoder, z_rows, doutput, floats, integers, grad)
+    dz, decoder_bound = layers_backward(theta, decoder, z_rows, doutput, floats, integers, piece, grad)
     if importance_weighted:
         latent_sampled_rows_backward(dz.reshape(eps.shape), dkl, posterior, eps, z, half_sigma, dposterior)
     else:
         latent_rows_backward(dz.reshape(eps.shape), dkl[0], posterior, eps, half_sigma, variance_minus_1, dposterior)
-    _, encoder_bound = layers_backward(theta, encoder, x, dposterior, floats, integers, grad)
+    _, encoder_bound = layers_backward(theta, encoder, x, dposterior, floats, integers, piece, grad)
     kl_sum = np.float64(0)
     for term in kl.flat:
         kl_sum += term
@@ -195,19 +197,24 @@ matrix, norm2, nonzeros, scale_rows = jit(_matrix), jit(_norm2), jit(_nonzeros),
 # Names in the functions above that `gradient_kernel` gives their meaning.
 activation_forward, activation_backward = identity_forward, identity_backward
 layers_forward, layers_backward = _layers_forward, _layers_backward
-importance_weighted = False
+importance_weighted = gaussian_likelihood = False
+one_worker = threading.Lock()
+
+
+def gradient_kernel(activation, likelihood, objective):
+    """`_model_gradient`, compiled for these alone: for all activations, likelihoods, objectives at once takes seconds more."""
+    with one_worker:  # two that ask at once would compile it twice
+        return _gradient_kernel(activation, likelihood, objective)
 
 
 @functools.cache
-def gradient_kernel(activation, objective):
-    """`_model_gradient`, compiled for one activation and objective: for all of them at once would take seconds more."""
-
+def _gradient_kernel(activation, likelihood, objective):
     def compiled(function, **names):  # a copy with a name of its own, under which Numba caches it
         copy = FunctionType(function.__code__, {**globals(), **names})
-        copy.__qualname__ = f"{function.__name__}_{activation}_{objective}"
+        copy.__qualname__ = f"{function.__name__}_{activation}_{likelihood}_{objective}"
         return jit(copy)
 
     forward = compiled(_layers_forward, activation_forward=FORWARD[activation])
     backward = compiled(_layers_backward, activation_backward=BACKWARD[activation])
-    names = {"layers_forward": forward, "layers_backward": backward, "importance_weighted": objective == "iwae"}
-    return compiled(_model_gradient, **names)
+    flags = {"importance_weighted": objective == "iwae", "gaussian_likelihood": likelihood == "gaussian"}
+    return compiled(_model_gradient, layers_forward=forward, layers_backward=backward, **flags)
