@@ -4,10 +4,10 @@
 
 Verifies, then times: a kernel whose result is not its twin's is an error, and no times are printed. The arrays are float32, of
 the sizes of one worker's shard of 784-400-20 @ 128: 64 rows. The bound is the bytes that a kernel must read and write, over the
-bytes per second of a copy of arrays as large. Products have BLAS for a twin; a second table shows at which share of non-zeros
-the products over non-zeros begin to win, a third up to how many rows dpre Wᵀ does. Kernels that compute exponentials are far
-above the bound: arithmetic limits them. The backward passes of sigmoid and silu compute again what NumPy's forward passes kept,
-and win only together with those.
+bytes per second of a copy of arrays as large. A second table shows at which share of non-zeros the products over non-zeros
+begin to win against dense ones, a third holds the dense products against BLAS for several numbers of rows. Kernels that compute
+exponentials are far above the bound: arithmetic limits them. The backward passes of sigmoid and silu compute again what NumPy's
+forward passes kept, and win only together with those.
 """
 
 import argparse
@@ -137,10 +137,10 @@ def verify(name, kernel, twin):
 
 
 def product_rows(repeats):
-    """pre = x W and dW = xᵀ dpre over the non-zeros against BLAS, at several densities; listing the non-zeros included."""
+    """pre = x W and dW = xᵀ dpre over the non-zeros against the dense products; listing the non-zeros included."""
     rng = np.random.default_rng(1)
     W, dpre = rng.standard_normal((D, H), np.float32), rng.standard_normal((B, H), np.float32)
-    pre, dW = np.empty((B, H), np.float32), np.empty((D, H), np.float32)
+    results = [(np.empty((B, H), np.float32), np.empty((D, H), np.float32)) for _ in range(2)]
     rows = []
     for density in (0.05, DENSITY, 0.2, 0.3, 0.4, 0.5):
         x = (rng.random((B, D)) < density).astype(np.float32)
@@ -148,35 +148,46 @@ def product_rows(repeats):
         found = np.empty(B + 1, np.int32), np.empty(n + 1, np.int32), np.empty(n + 1, np.float32)
 
         def over_nonzeros(x=x, found=found):
+            pre, dW = results[0]
             sparse.find(x, *found)
             sparse.combine_rows(*found, W, pre)
             sparse.combine_rows(*sparse.transposed(found, D), dpre, dW)
             return pre, dW
 
-        def blas(x=x):
-            return np.matmul(x, W), np.matmul(x.T, dpre)
+        def over_all(x=x):
+            pre, dW = results[1]
+            dense.times(x, W, pre, dense.piece_size())
+            dense.transposed_times(x, dpre, dW, dense.piece_size())
+            return pre, dW
 
-        verify("the product over non-zeros", over_nonzeros, blas)
-        rows.append({"density": density, **alternate(over_nonzeros, blas, repeats)})
+        verify("the product over non-zeros", over_nonzeros, over_all)
+        rows.append({"density": density, **alternate(over_nonzeros, over_all, repeats)})
     return rows
 
 
-def transposed_rows(repeats):
-    """dx = dpre Wᵀ of the decoder's output layer against BLAS, for several numbers of rows; W (H, D)."""
-    rng = np.random.default_rng(2)
-    W, rows = rng.standard_normal((H, D), np.float32), []
-    for n_rows in (8, 16, 32, 64, 128):
-        dpre, dx = rng.standard_normal((n_rows, D), np.float32), np.empty((n_rows, H), np.float32)
+def dense_rows(repeats):
+    """The three products of the decoder's output layer, h W, hᵀ dpre and dpre Wᵀ, against BLAS, for several numbers of rows."""
+    rng, piece = np.random.default_rng(2), dense.piece_size()
+    W, dW, rows = rng.standard_normal((H, D), np.float32), np.empty((H, D), np.float32), []
+    for n_rows in (8, 16, 32, 64, 128, 256):
+        h, dpre = rng.standard_normal((n_rows, H), np.float32), rng.standard_normal((n_rows, D), np.float32)
+        pre, dh = np.empty_like(dpre), np.empty_like(h)
+        products = {
+            "h W": (dense.times, (h, W, pre, piece), (h, W)),
+            "hᵀ dpre": (dense.transposed_times, (h, dpre, dW, piece), (h.T, dpre)),
+            "dpre Wᵀ": (dense.times_transposed, (dpre, W, dh), (dpre, W.T)),
+        }
+        for name, (kernel, arguments, factors) in products.items():
 
-        def in_tiles(dpre=dpre, dx=dx):
-            dense.times_transposed(dpre, W, dx)
-            return [dx]
+            def ours(kernel=kernel, arguments=arguments):
+                kernel(*arguments)
+                return [arguments[2]]
 
-        def blas(dpre=dpre):
-            return [np.matmul(dpre, W.T)]
+            def blas(factors=factors):
+                return [np.matmul(*factors)]
 
-        verify("the product with a transposed matrix", in_tiles, blas)
-        rows.append({"rows": n_rows, **alternate(in_tiles, blas, repeats)})
+            verify(f"the product {name}", ours, blas)
+            rows.append({"rows": n_rows, "product": name, **alternate(ours, blas, repeats)})
     return rows
 
 
@@ -187,7 +198,7 @@ def alternate(kernel, twin, repeats):
     return {"kernel": kernel_seconds, "twin": twin_seconds}
 
 
-def draw(rows, products, transposed):
+def draw(rows, products, dense_products):
     figure = Figure(figsize=(14, 4.5), layout="constrained")
     left, right, last = figure.subplots(1, 3, width_ratios=(1.4, 1, 1))
     names = [row["name"] for row in rows]
@@ -199,15 +210,17 @@ def draw(rows, products, transposed):
     left.tick_params(axis="y", labelsize=7)
     densities = [row["density"] for row in products]
     right.plot(densities, [row["kernel"] for row in products], "o-", color="#228833", label="over the non-zeros")
-    right.plot(densities, [row["twin"] for row in products], "s-", color="#4477aa", label="BLAS")
+    right.plot(densities, [row["twin"] for row in products], "s-", color="#4477aa", label="dense products")
     right.axvline(sparse.SPARSE, color="black", lw=1, ls="--")
     right.set(xlabel="share of non-zeros (dashed: where npvae changes)", ylim=0)
     right.set_ylabel(f"µs of x W and xᵀ dpre, {B} × {D} × {H}")
     right.legend(frameon=False)
-    n_rows = [row["rows"] for row in transposed]
-    last.plot(n_rows, [row["twin"] / row["kernel"] for row in transposed], "o-", color="#228833")
+    for name, marker in [("h W", "o-"), ("hᵀ dpre", "s-"), ("dpre Wᵀ", "^-")]:
+        chosen = [row for row in dense_products if row["product"] == name]
+        last.plot([row["rows"] for row in chosen], [row["twin"] / row["kernel"] for row in chosen], marker, label=name)
     last.axhline(1, color="black", lw=1, ls="--")
-    last.set(xlabel="rows of the shard", ylabel=f"time of BLAS / of the kernel, dpre Wᵀ, W {H} × {D}", xscale="log", ylim=0)
+    last.set(xlabel="rows of the shard", ylabel=f"time of BLAS / of npvae's dense products, W {H} × {D}", xscale="log", ylim=0)
+    last.legend(frameon=False)
     plain_log(last.xaxis)
     return figure
 
@@ -229,15 +242,15 @@ def main():
             rows.append(row)
             print(f"{name:34}{row['kernel']:9.1f}{row['twin']:9.1f}{row['bound']:9.1f}{row['twin'] / row['kernel']:14.1f}"
                   f"{row['kernel'] / row['bound']:14.1f}", flush=True)  # fmt: skip
-        products, transposed = product_rows(args.repeats), transposed_rows(args.repeats)
-    print(f"\nx W and xᵀ dpre, {B} × {D} × {H}    over non-zeros     BLAS  µs")
+        products, dense_products = product_rows(args.repeats), dense_rows(args.repeats)
+    print(f"\nx W and xᵀ dpre, {B} × {D} × {H}    over non-zeros    dense  µs")
     for row in products:
         print(f"{row['density']:8.0%} non-zeros {row['kernel']:24.0f}{row['twin']:9.0f}")
-    print(f"\ndpre Wᵀ, W {H} × {D}                 kernel     BLAS  µs")
-    for row in transposed:
-        print(f"{row['rows']:8} rows {row['kernel']:27.0f}{row['twin']:9.0f}")
-    result = {"machine": info, "rows": rows, "products": products, "transposed": transposed}
-    save("ops", result, draw(rows, products, transposed))
+    print(f"\nW {H} × {D}                           npvae     BLAS  µs")
+    for row in dense_products:
+        print(f"{row['product']:8}{row['rows']:8} rows {row['kernel']:19.0f}{row['twin']:9.0f}")
+    result = {"machine": info, "rows": rows, "products": products, "dense": dense_products}
+    save("ops", result, draw(rows, products, dense_products))
 
 
 if __name__ == "__main__":

@@ -269,13 +269,14 @@ def test_the_gradient_in_one_call_of_every_objective_and_weight_of_the_kl(object
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
 @pytest.mark.parametrize("activation", [name for name in layers.ACTIVATIONS if name != "identity"])
 @pytest.mark.parametrize(("hidden", "S"), [((), None), ((5,), 1), ((110,), 3), ((105, 4, 102), 2)])
-def test_the_model_s_gradient_in_one_call_is_forward_then_backward(hidden, S, activation, likelihood):
+@pytest.mark.parametrize("piece", [0, 12000])
+def test_the_model_s_gradient_in_one_call_is_forward_then_backward(piece, hidden, S, activation, likelihood):
     rng = np.random.default_rng(0)
     for dtype, tolerance in DTYPES.items():
         model = npvae.VAE(30, 2, hidden, activation, likelihood, dtype=dtype, seed=1)
         model.theta += (0.1 * rng.standard_normal(model.theta.size)).astype(dtype)
         composed = model.copy(backend="numpy")
-        space = model.workspace(5, S or 1)
+        space = model.workspace(5, S or 1)._replace(piece=piece)
         for B, p in [(5, 0.5), (4, 0.1), (1, 0.1), (5, 0.1)]:  # in one workspace: dense and sparse, fewer rows than it is for
             x = (rng.random((B, 30)) < p) * (1 if likelihood == "bernoulli" else rng.standard_normal((B, 30)))
             x = x.astype(dtype)
