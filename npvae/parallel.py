@@ -46,6 +46,8 @@ class Workers:
 
     def shards(self, rows):
         """An array cut into one piece per worker (fewer if there are not as many rows), in order."""
+        if self.n == 1:
+            return [rows]
         return [rows[part] for part in self.parts(len(rows)) if part.start < part.stop]
 
     def sliced(self, op):

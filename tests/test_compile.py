@@ -2,6 +2,9 @@
 
 import importlib.util
 import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numba
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 from numba.core import caching
 
 from npvae.kernels import compile as compiling
+from npvae.kernels import vae
 
 pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="NUMBA_DISABLE_JIT is set")
 
@@ -113,3 +117,26 @@ def test_compilation_is_announced_once_and_loading_from_the_cache_is_not(load):
         doubles(load())
     assert said == ["compiling"]
     doubles(load())
+
+
+def test_workers_that_ask_for_the_same_gradient_at_once_get_one_kernel(monkeypatch):
+    made, together = [], threading.Barrier(3)
+
+    def slow_jit(function):
+        made.append(function)
+        time.sleep(0.02)
+        return function
+
+    def ask(_):
+        together.wait()
+        return vae.gradient_kernel("tanh", "bernoulli", "elbo")
+
+    monkeypatch.setattr(vae, "jit", slow_jit)
+    vae._gradient_kernel.cache_clear()
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            kernels = list(pool.map(ask, range(3)))
+    finally:
+        vae._gradient_kernel.cache_clear()
+    assert len(set(kernels)) == 1
+    assert len(made) == 3  # two stacks of layers, and the model of both

@@ -7,7 +7,6 @@ from pathlib import Path
 import numba
 from numba.core import event
 from numba.core.caching import FunctionCache
-from numba.core.compiler_lock import global_compiler_lock
 
 # What a kernel may assume. Not `nnan` or `ninf` (they delete the checks for NaN and infinity): never a bare fastmath=True.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
@@ -21,7 +20,6 @@ def jit(function):
     """
     kernel = numba.njit(function, error_model="numpy", fastmath=FASTMATH, nogil=True, no_cfunc_wrapper=True)
     if not numba.config.DISABLE_JIT:
-        kernel.compile = global_compiler_lock(kernel.compile)  # a second worker waits for the first, and finds it compiled
         with contextlib.suppress(RuntimeError):  # "no locator available": there is no place that can be written
             kernel._cache = Cache(function)
     return kernel
