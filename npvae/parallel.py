@@ -68,9 +68,10 @@ class Workers:
         return [slice(edge, next_edge) for edge, next_edge in pairwise(-(-size * k // self.n) for k in range(self.n + 1))]
 
 
-def workers_for(model, batch_size):
-    """How many workers a step of this model is worth: one for small models, at most the cores available."""
-    return int(max(1, min(cores_available(), model.theta.size * batch_size // WORTHWHILE)))
+def workers_for(model, n_rows):
+    """How many workers a step of this model on n_rows rows, samples of z counted, is worth: one for small models, at most the
+    cores available."""
+    return int(max(1, min(cores_available(), model.theta.size * n_rows // WORTHWHILE)))
 
 
 def cores_available():

@@ -24,7 +24,7 @@ def save(figure, path, dpi=150):
 def loss_curves(history):
     """Loss, nll and kl of every epoch, for training and validation rows, in nats."""
     figure = Figure(figsize=(10, 3.2), layout="constrained")
-    titles = {"loss": "loss = nll + β kl", "nll": "nll, reconstruction", "kl": "kl, posterior against prior"}
+    titles = {"loss": "loss, what is minimised", "nll": "nll, reconstruction", "kl": "kl, posterior against prior"}
     for axes, (name, title) in zip(figure.subplots(1, 3), titles.items()):
         for part, colour, label in [("train", TRAIN, "training"), ("val", VAL, "validation")]:
             values = history[f"{part}_{name}"]

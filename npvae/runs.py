@@ -143,8 +143,6 @@ def _check_config(config):
             raise ValueError(f"image_shape {shape} of {config['model']['n_features']} features")
 
 
-
-
 def draw_pictures(folder, model, dataset, history):
     """Write the run's pictures; returns a dict of file name -> what it shows."""
     from npvae import plots  # Matplotlib takes half a second to load

@@ -73,7 +73,7 @@ def fit(model, x_train, x_val=None, *, epochs=10, batch_size=128, optimizer=None
     if output_bias and resume is None:
         set_output_bias(model, train)
 
-    n_workers = workers_for(model, batch_size) if workers is None else workers
+    n_workers = workers_for(model, batch_size * n_samples) if workers is None else workers
     state.keep(seed=seed, batch_size=batch_size, rows=len(train.x), workers=n_workers)
     optim.check_state(optimizer, model.theta, state.optimizer)
     done = state.epoch * len(train.x) + min(state.position * batch_size, len(train.x))

@@ -1,7 +1,8 @@
 """Each compiled composite equals its NumPy twin, in float64 to 1e-13 and in float32 to 2e-6 of the largest value."""
 
 import itertools
-from types import FunctionType
+from types import FunctionType, SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -336,13 +337,17 @@ def test_times_transposed(B, n_in, n_out, dtype):
     assert_twins([dx], [dpre @ W.T], dtype)
 
 
-@pytest.mark.parametrize(("B", "n_in", "n_out"), [(4, 4, 24), (128, 4, 768), (5, 6, 30)])
-def test_times_transposed_sums_in_tiles_up_to_its_limits(B, n_in, n_out):
-    refused = dense._times_transposed.__globals__ | {"np": None}  # BLAS cannot be called
-    function = FunctionType(dense._times_transposed.__code__, refused)
+@pytest.mark.parametrize(("B", "n_in", "n_out", "in_tiles"), [
+    (4, 4, 24, True), (128, 4, 768, True), (5, 6, 30, True), (6, 4, 40, True),
+    (4, 4, 23, False), (129, 4, 768, False), (3, 4, 24, False), (4, 3, 24, False),
+])  # fmt: skip
+def test_times_transposed_sums_in_tiles_up_to_its_limits(B, n_in, n_out, in_tiles):
+    blas = SimpleNamespace(dot=Mock(wraps=np.dot))
+    function = FunctionType(dense._times_transposed.__code__, dense._times_transposed.__globals__ | {"np": blas})
     dpre, W, dx = normal(B, n_out, dtype="float64"), normal(n_in, n_out, dtype="float64", seed=1), np.empty((B, n_in))
     function(dpre, W, dx)
     np.testing.assert_allclose(dx, dpre @ W.T, rtol=1e-12, atol=1e-12)
+    assert blas.dot.called != in_tiles
 
 
 # In one piece; in pieces of 4 rows and of 8, all rows full or the last one short; sums over n_in in two parts and in three; too
@@ -373,29 +378,25 @@ def test_transposed_times_in_pieces(B, n_in, n_out, piece, dtype):
 @pytest.mark.parametrize(("product", "shapes", "piece", "sizes"), [
     ("times", ((9, 120), (120, 3)), 1799, [(4, 120, 3), (4, 120, 3), (1, 120, 3)]),
     ("times", ((6, 301), (301, 2)), 1207, [(4, 101, 2), (2, 101, 2), (4, 101, 2), (2, 101, 2), (4, 99, 2), (2, 99, 2)]),
+    ("times", ((9, 120), (120, 3)), 1200, [(4, 60, 3), (4, 60, 3), (1, 60, 3)] * 2),
+    ("times", ((5, 200), (200, 3)), 1200, [(4, 100, 3), (1, 100, 3)] * 2),
+    ("times", ((256, 120), (120, 1)), 7680, [(64, 120, 1)] * 4),
     ("times", ((9, 120), (120, 3)), 3240, [(9, 120, 3)]),
+    ("times", ((9, 120), (120, 3)), 4000, [(9, 120, 3)]),
     ("times", ((257, 120), (120, 3)), 1799, [(257, 120, 3)]),
     ("times", ((9, 120), (120, 5)), 1999, [(9, 120, 5)]),
     ("transposed_times", ((3, 20), (3, 5)), 120, [(8, 3, 5), (8, 3, 5), (4, 3, 5)]),
+    ("transposed_times", ((3, 40), (3, 5)), 191, [(12, 3, 5)] * 3 + [(4, 3, 5)]),
     ("transposed_times", ((3, 20), (3, 5)), 119, [(20, 3, 5)]),
     ("transposed_times", ((3, 20), (3, 5)), 400, [(20, 3, 5)]),
 ])  # fmt: skip
 def test_the_pieces_of_a_product_are_as_large_as_they_may_be(product, shapes, piece, sizes):
-    seen = []
-
-    class Recorder:
-        empty = np.empty
-
-        @staticmethod
-        def dot(a, b, out):
-            seen.append((*a.shape, b.shape[1]))
-            np.dot(a, b, out)
-
+    blas = SimpleNamespace(dot=Mock(wraps=np.dot), empty=np.empty)
     plain = getattr(dense, f"_{product}")
     a, b = (normal(*shape, dtype="float64") for shape in shapes)
     out = np.empty((a.shape[0] if product == "times" else a.shape[1], b.shape[1]))
-    FunctionType(plain.__code__, plain.__globals__ | {"np": Recorder})(a, b, out, piece)
-    assert seen == sizes
+    FunctionType(plain.__code__, plain.__globals__ | {"np": blas})(a, b, out, piece)
+    assert [(*call.args[0].shape, call.args[1].shape[1]) for call in blas.dot.call_args_list] == sizes
 
 
 def test_blas_has_kernels_for_small_products_on_the_processors_that_are_known_for_it(monkeypatch):

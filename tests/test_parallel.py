@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import npvae
-from npvae import optim
+from npvae import optim, train
 from npvae.batches import Rows
 from npvae.minibatch import MinibatchGradient, Objective, validate
 from npvae.parallel import Workers, cores_available, workers_for
@@ -156,3 +156,15 @@ def test_a_step_allocates_nothing_large_and_10_000_steps_leave_nothing_behind(n)
 def test_small_models_use_one_worker_and_large_ones_all_cores():
     assert workers_for(npvae.VAE(64, 2, (64,)), 32) == 1
     assert workers_for(npvae.VAE(784, 20, (400,)), 128) == cores_available()
+
+
+def test_samples_of_z_count_as_rows_where_fit_chooses_its_workers(monkeypatch):
+    chosen = []
+
+    def workers_for(model, n_rows):
+        chosen.append(n_rows)
+        return 1
+
+    monkeypatch.setattr(train, "workers_for", workers_for)
+    npvae.fit(npvae.VAE(16, 2, ()), np.eye(16, dtype=bool), epochs=1, batch_size=8, n_samples=5, progress=False)
+    assert chosen == [40]
