@@ -49,8 +49,7 @@ def verify(contender, batch_size):
 
 def contender(images, widths, batch_size, workers):
     theta = npvae.VAE(widths[0], widths[-1], widths[1:-1], backend="numpy").parameters
-    ours = Npvae(widths, theta, images, "numba", batch_size)
-    ours.n_workers = workers or ours.n_workers
+    ours = Npvae(widths, theta, images, "numba", batch_size, workers)
     verify(ours, batch_size)
     rng = np.random.default_rng(2)
 
@@ -59,7 +58,7 @@ def contender(images, widths, batch_size, workers):
 
     run(2)
     n = max(5, int(SECONDS / run(5) * 5))
-    return lambda: settled(run, n) / n, ours.n_workers
+    return lambda: settled(run, n) / n, ours.workers.n
 
 
 def slope(sizes, values):

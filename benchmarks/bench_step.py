@@ -40,7 +40,7 @@ COLOURS = ("#228833", "#bbcc88", "#ee6677", "#cc3311", "#4477aa")
 class Npvae:
     """npvae's own step, as `npvae.fit` takes it."""
 
-    def __init__(self, widths, theta, images, backend, batch_size):
+    def __init__(self, widths, theta, images, backend, batch_size, workers=None):
         self.model = npvae.VAE(widths[0], widths[-1], widths[1:-1], backend=backend)
         for name, value in theta.items():
             self.model.parameters[name][:] = value
@@ -48,17 +48,17 @@ class Npvae:
         self.optimizer = Adam()
         self.state = initial_state(self.optimizer, self.model.theta)
         self.op = getattr(self.model.ops, self.optimizer.op)
-        self.n_workers = workers_for(self.model, batch_size)
+        self.workers = Workers(workers or workers_for(self.model, batch_size))
+        self.gradient = MinibatchGradient(self.model, self.rows, batch_size, Objective(), 0, self.workers)
         self.count = 0
 
     def run(self, batches):
         """Steps on these batches, timed inside of the workers' block, as within an epoch."""
-        with Workers(self.n_workers) as workers:
-            gradient = MinibatchGradient(self.model, self.rows, len(batches[0]), Objective(), 0, workers)
-            update = workers.sliced(self.op)
+        with self.workers:
+            update = self.workers.sliced(self.op)
             started = time.perf_counter()
             for rows in batches:
-                _, grad, _ = gradient(rows, self.count)
+                _, grad, _ = self.gradient(rows, self.count)
                 self.optimizer.step(self.model.theta, grad, self.state, update)
                 self.count += 1
             return time.perf_counter() - started
@@ -155,7 +155,7 @@ def bench(size, images, repeats):
         "size": "-".join(map(str, widths)),
         "batch": batch_size,
         "steps": n,
-        "workers": found["npvae numba"][0].n_workers,
+        "workers": found["npvae numba"][0].workers.n,
         "milliseconds": {name: spread([1e3 * s / n for s in values]) for name, values in seconds.items()},
         "compile_seconds": first,
         "losses_after_100_steps": losses,
