@@ -75,12 +75,11 @@ def workspace(model, n_rows, n_samples):
 
 def gradient(model, x, eps, beta, objective, batch_size, out, space):
     """`VAE.gradient`: the Terms, and a bound on the sum of squares of the gradient that is written to `out`."""
-    variance = model.sigma**2 if model.likelihood == "gaussian" else 0.0
     samples = eps if eps.ndim == 3 else eps[None]  # (S, B, L)
     betas = np.full(model.n_latent, beta, np.float64)  # a number, or one for each latent dimension
     layers, n_encoder, floats, integers, piece = space
     kernel = gradient_kernel(model.activation, model.likelihood, objective)
-    return kernel(model.theta, layers, n_encoder, variance, x, samples, betas, batch_size, floats, integers, piece, out)
+    return kernel(model.theta, layers, n_encoder, model.sigma**2, x, samples, betas, batch_size, floats, integers, piece, out)
 
 
 def _norm2(a):
