@@ -195,16 +195,18 @@ def draw(result):
     figure = Figure(figsize=(9, 1.1 * len(rows) + 1), layout="constrained")
     axes = figure.subplots()
     names = [name for name in rows[0]["milliseconds"] if name != "floor"]
+    longest = 1
     for i, name in enumerate(names):
         heights = [row["milliseconds"][name]["median"] / row["milliseconds"]["floor"]["median"] for row in rows]
         places = np.arange(len(rows)) + 0.16 * (i - (len(names) - 1) / 2)
         bars = axes.barh(places, heights, 0.15, label=name, color=COLOURS[i])
+        longest = max(longest, *heights)
         axes.bar_label(bars, [f"{h:.2f}" for h in heights], fontsize=7, padding=4)
     axes.axvline(1, color="black", lw=1, ls="--")
     axes.set_yticks(range(len(rows)), [f"{row['size']}\nbatch {row['batch']}" for row in rows])
     axes.invert_yaxis()
     axes.set_xscale("log")
-    axes.set_xlim(0.5)
+    axes.set_xlim(0.5, 1.5 * longest)  # room for its label
     plain_log(axes.xaxis)
     axes.set_xlabel("time of a training step / time of its dense matrix products alone (dashed), smaller is better")
     axes.set_title(result["machine"]["cpu"] + f", {result['machine']['cores']} cores", fontsize=10)
