@@ -69,8 +69,7 @@ class Workers:
 
 
 def workers_for(model, n_rows):
-    """How many workers a step of this model on n_rows rows, samples of z counted, is worth: one for small models, at most the
-    cores available."""
+    """How many workers a step on n_rows rows, samples of z counted, is worth: one for small models, at most the cores."""
     return int(max(1, min(cores_available(), model.theta.size * n_rows // WORTHWHILE)))
 
 
