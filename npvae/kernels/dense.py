@@ -1,8 +1,8 @@
 """Dense products as BLAS computes them fastest: small ones, and dx = dpre Wᵀ for few rows by a kernel of our own.
 
-Before it multiplies, BLAS copies its factors into an order of its own, which for the few rows of a minibatch takes up to half of
-the time. OpenBLAS has kernels that do without, on processors with AVX-512 and up to 100³ multiplications: there a large product
-is computed in pieces of that size.
+Before it multiplies, BLAS copies its factors into an order of its own, which for the few rows of a minibatch takes up to half
+of the time. OpenBLAS has kernels that do without, on processors with AVX-512 and up to 100³ multiplications: there a large
+product is computed in pieces of that size.
 """
 
 import functools
