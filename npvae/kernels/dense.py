@@ -51,7 +51,7 @@ def _transposed_times(x, dpre, dW, piece):
     """dW = xᵀ dpre, (n_in, B) @ (B, n_out) -> (n_in, n_out), in pieces of at most `piece` multiplications."""
     n_in, n_out = dW.shape
     rows = piece // (len(x) * n_out) // ROWS * ROWS  # of dW in a piece
-    if rows < 2 * ROWS or rows > n_in:
+    if rows < 3 * ROWS or rows > n_in:  # of fewer rows, pieces are no faster than the whole
         rows = n_in
     for i in range(0, n_in, rows):
         factor = x if rows == n_in else x[:, i : i + rows].copy()
