@@ -208,12 +208,22 @@ def gradient_kernel(activation, likelihood, objective):
 
 @functools.cache
 def _gradient_kernel(activation, likelihood, objective):
-    def compiled(function, **names):  # a copy with a name of its own, under which Numba caches it
-        copy = FunctionType(function.__code__, {**globals(), **names})
-        copy.__qualname__ = f"{function.__name__}_{activation}_{likelihood}_{objective}"
-        return jit(copy)
-
-    forward = compiled(_layers_forward, activation_forward=FORWARD[activation])
-    backward = compiled(_layers_backward, activation_backward=BACKWARD[activation])
+    forward, backward = _stack_kernels(activation)
     flags = {"importance_weighted": objective == "iwae", "gaussian_likelihood": likelihood == "gaussian"}
-    return compiled(_model_gradient, layers_forward=forward, layers_backward=backward, **flags)
+    name = f"{activation}_{likelihood}_{objective}"
+    return _compiled(_model_gradient, name, layers_forward=forward, layers_backward=backward, **flags)
+
+
+@functools.cache
+def _stack_kernels(activation):
+    """`_layers_forward` and `_layers_backward`, which every likelihood and objective shares."""
+    forward = _compiled(_layers_forward, activation, activation_forward=FORWARD[activation])
+    backward = _compiled(_layers_backward, activation, activation_backward=BACKWARD[activation])
+    return forward, backward
+
+
+def _compiled(function, name, **meanings):
+    """A copy of the function in which names have these meanings, compiled, with a name of its own, under which Numba caches it."""
+    copy = FunctionType(function.__code__, {**globals(), **meanings})
+    copy.__qualname__ = f"{function.__name__}_{name}"
+    return jit(copy)
