@@ -1,52 +1,104 @@
-"""npvae: a variational autoencoder from scratch in NumPy, with every gradient derived by hand and proven.
+"""npvae: a variational autoencoder and its relatives from scratch in NumPy, every gradient derived and checked by hand.
 
-The map, in the order to read it (each file knows only those above it):
+The map. Each room may use those below it in this list, never one above; read the files of ops first, in the order in which they
+stand here, then models/vae.py.
 
-    layers.py        affine map and activations                    } pairs of pure functions,
-    latent.py        reparameterisation, Gaussian KL divergence    } forward and backward
-    likelihood.py    p(x|z): negative log-likelihoods              } side by side
-    bounds.py        how nll and kl become the loss: ELBO, importance-weighted bound, free bits
-    gradcheck.py     complex step, directional, Taylor, adjoint and finite-difference checks, for your own layers too
-    checks.py        what is refused at the boundary, and how it is said
-    parameters.py    names and views in the flat parameter vector
-    optim.py         optimisers over one flat parameter vector
-    schedules.py     learning rates and weights of the KL that change with the step
-    backend.py       the table of ops: NumPy to be read, Numba to be run
-    kernels/         the compiled twins, one file for each of the files above, and the Ising simulation
-    archive.py       arrays in files, read without trust
-    checkpoint.py    one file format for models and runs
-    vae.py           the model: VAE.forward and VAE.backward as mirror images
-    data/            ising.py, mnist.py, arrays.py (the user's own files)
-    parallel.py      a batch shared by several workers
-    batches.py       minibatches, binarisation, and the random numbers of a run
-    minibatch.py     what is minimised, and its gradient for one minibatch after another
-    history.py       where a run stands, and how it is told
-    train.py         the loop over epochs and minibatches
-    evaluate.py      ELBO, importance-weighted log-likelihood, active units, bits per dimension
-    ppca.py          probabilistic PCA, the linear VAE that is solved in closed form
-    subjects.py      what the proof covers: every op and the model, in every regime
-    proofs.py        the subjects put before the checks
-    plots.py         every picture
-    saving.py        checkpoints: nothing is lost, and a run goes on to the same bits
-    runs.py          the run folder
-    commands.py      what `npvae train`, `evaluate`, `sample` and `gradcheck` do
-    cli.py           the command `npvae`: its options
+    app/         what a user types and sees
+        cli          the command `npvae`: its options and exit status
+        commands     what `npvae train`, `evaluate`, `sample` and `gradcheck` do
+        report       what the commands print of a run and its numbers
+        settings     what a run can be told: options, defaults, and which model is meant
+        run_folder   what a run leaves on the disk
+        interruption Ctrl-C and SIGTERM during training
+        plots        every picture
+    checking/    the evidence that gradients are right
+        gradcheck    complex step, finite differences, Taylor and adjoint tests, for your own layers too
+        cases        every op and model in every regime
+        run          the cases put before the checks
+    training/    one loop for every model
+        fit          epochs and minibatches
+        lbfgs        all rows at once
+        step         one step: the gradient shard by shard, and the update
+        optim        optimisers over one flat parameter vector
+        schedules    learning rates and settings that change with the step
+        state        where a run stands, and the line that tells of an epoch
+        checkpoint   a run in files
+        workers      a batch shared by several threads
+    models/      what is minimised: forward, and backward mirrored; one file per model
+        vae          the variational autoencoder
+        autoencoder  its relative without noise; PCA where it is linear
+        flow         a normalizing flow of affine coupling layers
+        objectives   what a VAE minimises: ELBO, importance-weighted bound, free bits
+        evaluate     how good a model with a latent variable is
+        ppca         probabilistic PCA, the linear VAE that is solved in closed form
+        protocol     what training, checks and commands ask of a model
+        common       what models made of dense layers share
+        saved        models in files, copies of models
+        backend      the two tables of ops
+    data/        what is learned from
+        ising        the Ising model: Wolff's algorithm, Onsager's and Kaufman's exact results
+        mnist        MNIST, verified byte by byte
+        toy          eight densities in the plane
+        arrays       your own .npy and .npz files
+        rows         checked rows, and how a minibatch is made of them
+    kernels/     compiled twins of ops: the same names and signatures in Numba
+        layers       bias and activation in one pass
+        mlp          dense layers one after the other
+        latent       clip, sample and KL in one pass
+        likelihood   value and gradient of a likelihood in one pass
+        binarize     zeros and ones drawn from grey levels
+        updates      the sum over shards and the update in one pass
+        vae          forward and backward of a whole VAE in one call
+        dense        dense products of few rows
+        sparse       products with matrices of few non-zeros
+        elementary   exp, log1p, tanh that vectorise
+        ising        the cluster flip of the simulation
+        compile      how kernels are compiled and cached
+    ops/         the mathematics: pairs of pure functions, forward and backward side by side
+        layers       affine map and activations
+        mlp          dense layers one after the other
+        latent       reparameterised sample, Gaussian KL, and where two gradients meet
+        likelihood   p(x|z): negative log-likelihoods
+        bounds       how nll and kl become the loss
+        coupling     affine coupling layers, their inverse and log-determinant
+        binarize     zeros and ones drawn from grey levels
+        updates      the arithmetic of the optimisers
+    core/        small helpers that know nothing of models
+        checks       input checks and their messages
+        files        the file format, replacement of files in one step, safe readers
+        options      one table of options per model
+        parameters   the flat parameter vector: names, views, initial values
+        numerics     sums that keep their digits
+        randomness   random numbers as pure functions of seed and counters
+        progress     the progress bar
 
     x ─ layers ─▶ h ─ layers ─▶ mu, logvar ─(+eps) latent ─▶ z ─ layers ─▶ h' ─ layers ─▶ logits ─ likelihood ─▶ nll
                                    └───────────── latent: kl ────────────────────────────────────────────────▶ kl
                                                              loss = mean over batch of (nll + beta * kl)
 """
 
-from npvae import bounds, checkpoint, data, evaluate, gradcheck, latent, layers, likelihood, optim, ppca, schedules
-from npvae.batches import model_input
-from npvae.history import History
-from npvae.optim import SGD, AdaGrad, Adam, Momentum, RMSProp
-from npvae.train import fit, fit_lbfgs
-from npvae.vae import VAE, Terms
+import sys as _sys
+
+from npvae import data, models
+from npvae.checking import gradcheck
+from npvae.core import checks
+from npvae.data.rows import model_input
+from npvae.models import evaluate, ppca
+from npvae.models.vae import VAE, Terms
+from npvae.ops import bounds, latent, layers, likelihood
+from npvae.training import checkpoint, optim, schedules
+from npvae.training.fit import fit
+from npvae.training.lbfgs import fit_lbfgs
+from npvae.training.optim import SGD, AdaGrad, Adam, Momentum, RMSProp
+from npvae.training.state import History
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "SGD", "VAE", "AdaGrad", "Adam", "History", "Momentum", "RMSProp", "Terms", "bounds", "checkpoint", "data", "evaluate",
-    "fit", "fit_lbfgs", "gradcheck", "latent", "layers", "likelihood", "model_input", "optim", "ppca", "schedules",
+    "SGD", "VAE", "AdaGrad", "Adam", "History", "Momentum", "RMSProp", "Terms", "bounds", "checkpoint", "checks", "data",
+    "evaluate", "fit", "fit_lbfgs", "gradcheck", "latent", "layers", "likelihood", "model_input", "models", "optim", "ppca",
+    "schedules",
 ]  # fmt: skip
+
+for _module in (bounds, checkpoint, checks, evaluate, gradcheck, latent, layers, likelihood, optim, ppca, schedules):
+    _sys.modules[f"npvae.{_module.__name__.rpartition('.')[2]}"] = _module  # so that `from npvae.gradcheck import ...` works

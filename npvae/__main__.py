@@ -2,6 +2,6 @@
 
 import sys
 
-from npvae.cli import main
+from npvae.app.cli import main
 
 sys.exit(main())

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npvae.data import arrays, ising, mnist
+from npvae.data import arrays, ising, mnist, toy
 
-NAMES = ("ising", "mnist")
+NAMES = ("ising", "mnist", *(f"toy:{name}" for name in toy.NAMES))
 ISING_SIZE = 16
 ISING_TEMPERATURES = np.linspace(1.0, 4.0, 13)
 ISING_ROWS = (800, 200)  # training and validation lattices per temperature
@@ -27,7 +27,8 @@ class Dataset(NamedTuple):
 
 
 def load(data="ising", data_dir=None, progress=False):
-    """The data set "ising" (simulated), "mnist", or the user's .npy or .npz file; ValueError or OSError if it cannot be had.
+    """The data set "ising" (simulated), "mnist", "toy:NAME" (points in the plane), or the user's .npy or .npz file; ValueError
+    or OSError if it cannot be had.
 
     The Ising lattices of both halves come from independent chains. MNIST validates on its test images. Of the user's rows a
     tenth, drawn with a fixed seed, is held out.
@@ -38,6 +39,8 @@ def load(data="ising", data_dir=None, progress=False):
         digits = mnist.load(data_dir)
         description = f"MNIST digits, {len(digits.x_train):,} to train on, {len(digits.x_test):,} test images to validate on"
         return Dataset(description, digits.x_train, digits.x_test, digits.y_test, "digit", (28, 28))
+    if data.startswith("toy:") and data in NAMES:
+        return _toy(data.removeprefix("toy:"))
     if Path(data).suffix in (".npy", ".npz"):
         path = Path(data)
         if data_dir is not None:
@@ -55,6 +58,12 @@ def _ising(progress):
         f"{temperatures[-1]:g}, {len(train.spins):,} to train on, {len(val.spins):,} to validate on"
     )
     return Dataset(description, train.spins, val.spins, val.temperature, "temperature (J/k)", (ISING_SIZE, ISING_SIZE))
+
+
+def _toy(name):
+    x_train, x_val = toy.dataset_rows(name)
+    description = f"points of the density {name} in the plane, {len(x_train):,} to train on, {len(x_val):,} to validate on"
+    return Dataset(description, x_train, x_val, None, "label", None)
 
 
 def _own(path):

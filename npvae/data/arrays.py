@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npvae import archive, checks
+from npvae.core import checks, files
 
 NEEDS = {
     ".npy": "an intact .npy file of numbers (numpy.save)",
@@ -91,15 +91,16 @@ def _as_labels(labels, n, path):
 
 
 def _read_npy(file, n_bytes):
-    return archive.read_npy(file, n_bytes), None
+    return files.read_npy(file, n_bytes), None
 
 
 def _read_npz(file, n_bytes):
     def wanted(shapes):
         return [_choose_x(shapes), *[name for name in LABELS if name in shapes][:1]]
 
-    x, *labels = archive.read_npz(file, n_bytes, wanted).values()
-    return x, labels[0] if labels else None
+    arrays = files.read_npz(file, n_bytes, wanted)
+    labels = next((arrays[name] for name in LABELS if name in arrays), None)
+    return arrays[_choose_x({name: array.shape for name, array in arrays.items()})], labels
 
 
 def _choose_x(shapes):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npvae import checks
+from npvae.core import checks
 
 T_CRITICAL = 2 / math.log(1 + math.sqrt(2))  # 2.269185..., Onsager 1944
 

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 from pathlib import Path
+from types import FunctionType
 
 import numba
 from numba.core import event
@@ -16,8 +17,14 @@ def jit(function):
     """Compile `function`, cached on disk where its folder or the user's cache is writable, in memory elsewhere.
 
     error_model="numpy" makes x / 0 an infinity as in NumPy; Python's ZeroDivisionError check would stop vectorisation. nogil
-    lets the workers of `npvae.parallel` run side by side. Nobody calls kernels from C, and a wrapper for that takes long.
+    lets the workers of `npvae.training.workers` run side by side. Nobody calls kernels from C: no wrapper, which takes long.
+
+    A function that a factory makes gets a name for what its free variables hold. Numba names files of the cache after the
+    function, and machine code after it and a counter that every process starts anew: by its plain name, what one process has
+    compiled for tanh and another for relu could be called the same where a third one loads both.
     """
+    if function.__closure__:
+        function.__qualname__ = f"{function.__name__}_{digest(identity(function))[:16]}"
     kernel = numba.njit(function, error_model="numpy", fastmath=FASTMATH, nogil=True, no_cfunc_wrapper=True)
     if not numba.config.DISABLE_JIT:
         with contextlib.suppress(RuntimeError):  # "no locator available": there is no place that can be written
@@ -25,15 +32,36 @@ def jit(function):
     return kernel
 
 
+def identity(function):
+    """What tells a function from others, the same in every process: its qualified name, and what its free variables hold
+    (kernels and functions by their own identity; numbers and strings)."""
+    held = [cell.cell_contents for cell in function.__closure__ or ()]
+    held = [getattr(value, "py_func", value) for value in held]  # the function that a kernel was compiled from
+    contents = ", ".join(identity(value) if isinstance(value, FunctionType) else repr(value) for value in held)
+    return f"{function.__module__}.{function.__qualname__}({contents})"
+
+
+def digest(*parts):
+    """A digest of texts or bytes."""
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(part.encode() if isinstance(part, str) else part)
+    return total.hexdigest()
+
+
 class Cache(FunctionCache):
     """Numba's cache on disk, but one that is stale when any kernel has changed, and no worse than none when it is damaged.
 
-    (Numba's own looks at the file of the function alone, not at those of what it calls, and fails on a truncated file.)
+    (Numba's own looks at the file of the function alone, not at those of what it calls, and fails on a truncated file. Nor does
+    it find a function again whose free variables hold a kernel: it goes by their pickle, which is another in each process.)
     """
 
     def __init__(self, function):
         super().__init__(function)
         self._cache_file._source_stamp = sources()
+
+    def _index_key(self, signature, codegen):
+        return signature, codegen.magic_tuple(), digest(self._py_func.__code__.co_code, identity(self._py_func))
 
     def load_overload(self, signature, context):
         """The compiled function, or None: then it is compiled."""
@@ -53,10 +81,8 @@ class Cache(FunctionCache):
 def sources():
     """A digest of all files that kernels are made of."""
     here = Path(__file__).parent
-    digest = hashlib.sha256()
-    for path in [*sorted(here.glob("*.py")), here.parent / "latent.py"]:  # latent.py: the bounds of logvar
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    bounds_of_logvar = here.parent / "ops" / "latent.py"
+    return digest(*(path.read_bytes() for path in [*sorted(here.glob("*.py")), bounds_of_logvar]))
 
 
 @contextlib.contextmanager

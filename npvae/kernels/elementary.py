@@ -13,7 +13,7 @@ Largest error: 1.0 ulp for exp and log1p, 1.2 for expm1, 1.95 for tanh and sigmo
 gives, overflow gives inf, and below the smallest normal number the results are subnormal to within 1 of their ulps, then 0.
 
 The types are those of the argument: float32, float64, and complex128 for the complex step. Uncompiled (NUMBA_DISABLE_JIT=1)
-the functions are NumPy's. Numba does not know that a cached kernel depends on this file: after editing it, remove the caches.
+the functions are NumPy's.
 """
 
 import math
@@ -51,7 +51,7 @@ def sigmoid(x):
 
 
 def sigmoid_and_complement(x):
-    """`npvae.layers.sigmoid_and_complement`: σ(x) and σ(-x) for one exponential, to 3 ulp."""
+    """`npvae.ops.layers.sigmoid_and_complement`: σ(x) and σ(-x) for one exponential, to 3 ulp."""
     t = exp_minus_abs(x)
     larger = 1 / (1 + t)
     smaller = t * larger

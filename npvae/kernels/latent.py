@@ -1,23 +1,23 @@
-"""Compiled twins of the composites in `npvae.latent`: clip, sample and KL, or the divergence of each sample, in one pass."""
+"""Compiled twins of `npvae.ops.latent`: clip, sample and KL, or the divergence of each sample, in one pass over the rows."""
 
 import numpy as np
 
 from npvae.kernels.compile import jit
 from npvae.kernels.elementary import exp, expm1
-from npvae.latent import LOGVAR_MAX, LOGVAR_MIN
+from npvae.ops.latent import LOGVAR_MAX, LOGVAR_MIN
 
 
 def latent_forward(posterior, eps):
-    """`npvae.latent.latent_forward`."""
+    """`npvae.ops.latent.latent_forward`."""
     samples = eps.reshape(-1, *eps.shape[-2:])  # (S, B, L)
     z = np.empty(samples.shape, posterior.dtype)
     kl, half_sigma, variance_minus_1 = (np.empty(eps.shape[-2:], posterior.dtype) for _ in range(3))
-    n_clipped = latent_rows_forward(posterior, samples, z, kl, half_sigma, variance_minus_1)
-    return (z.reshape(eps.shape), kl, n_clipped), (posterior, samples, half_sigma, variance_minus_1)
+    latent_rows_forward(posterior, samples, z, kl, half_sigma, variance_minus_1)
+    return (z.reshape(eps.shape), kl), (posterior, samples, half_sigma, variance_minus_1)
 
 
 def latent_backward(dz, dkl, cache):
-    """`npvae.latent.latent_backward`."""
+    """`npvae.ops.latent.latent_backward`."""
     posterior, samples, half_sigma, variance_minus_1 = cache
     dposterior = np.empty_like(posterior)
     latent_rows_backward(dz.reshape(samples.shape), dkl, posterior, samples, half_sigma, variance_minus_1, dposterior)
@@ -25,42 +25,49 @@ def latent_backward(dz, dkl, cache):
 
 
 def latent_sampled_forward(posterior, eps):
-    """`npvae.latent.latent_sampled_forward`."""
+    """`npvae.ops.latent.latent_sampled_forward`."""
     z, kl = np.empty(eps.shape, posterior.dtype), np.empty(eps.shape, posterior.dtype)
     half_sigma = np.empty(eps.shape[1:], posterior.dtype)
-    n_clipped = latent_sampled_rows_forward(posterior, eps, z, kl, half_sigma)
-    return (z, kl, n_clipped), (posterior, eps, z, half_sigma)
+    latent_sampled_rows_forward(posterior, eps, z, kl, half_sigma)
+    return (z, kl), (posterior, eps, z, half_sigma)
 
 
 def latent_sampled_backward(dz, dkl, cache):
-    """`npvae.latent.latent_sampled_backward`."""
+    """`npvae.ops.latent.latent_sampled_backward`."""
     posterior, eps, z, half_sigma = cache
     dposterior = np.empty_like(posterior)
     latent_sampled_rows_backward(dz, dkl, posterior, eps, z, half_sigma, dposterior)
     return dposterior
 
 
-def _forward_rows(posterior, eps, z, kl, half_sigma, variance_minus_1):
+def _clipped_share(posterior):
+    """`npvae.ops.latent.clipped_share`."""
+    n_rows, n_latent = len(posterior), posterior.shape[1] // 2
+    n_clipped = 0
+    for b in range(n_rows):
+        for l in range(n_latent):
+            raw = posterior[b, n_latent + l].real
+            n_clipped += raw > LOGVAR_MAX or raw < LOGVAR_MIN
+    return n_clipped / (n_rows * n_latent)
+
+
+def _latent_rows_forward(posterior, eps, z, kl, half_sigma, variance_minus_1):
     n_samples, n_rows, n_latent = eps.shape
     low, high = kl.dtype.type(LOGVAR_MIN), kl.dtype.type(LOGVAR_MAX)
     half = kl.dtype.type(0.5)
-    n_clipped = 0
-    for b in range(n_rows):  # each loop over l apart, so that LLVM vectorises all but the one that counts
+    for b in range(n_rows):  # each loop over l apart, so that LLVM vectorises them
         mu, raw = posterior[b, :n_latent], posterior[b, n_latent:]
         for l in range(n_latent):
             logvar = high if raw[l].real > LOGVAR_MAX else (low if raw[l].real < LOGVAR_MIN else raw[l])
             half_sigma[b, l] = half * exp(half * logvar)
             variance_minus_1[b, l] = expm1(logvar)
             kl[b, l] = half * (mu[l] * mu[l] + variance_minus_1[b, l] - logvar)
-        for l in range(n_latent):
-            n_clipped += raw[l].real > LOGVAR_MAX or raw[l].real < LOGVAR_MIN
         for s in range(n_samples):
             for l in range(n_latent):
                 z[s, b, l] = mu[l] + (half_sigma[b, l] + half_sigma[b, l]) * eps[s, b, l]
-    return n_clipped
 
 
-def _backward_rows(dz, dkl, posterior, eps, half_sigma, variance_minus_1, dposterior):
+def _latent_rows_backward(dz, dkl, posterior, eps, half_sigma, variance_minus_1, dposterior):
     n_samples, n_rows, n_latent = eps.shape
     zero, half = dposterior.dtype.type(0), dposterior.dtype.type(0.5)
     for b in range(n_rows):
@@ -78,28 +85,24 @@ def _backward_rows(dz, dkl, posterior, eps, half_sigma, variance_minus_1, dposte
             dposterior[b, n_latent + l] = zero if clipped else dlogvar_z + dlogvar_kl  # (CLIP)
 
 
-def _sampled_forward_rows(posterior, eps, z, kl, half_sigma):
+def _latent_sampled_rows_forward(posterior, eps, z, kl, half_sigma):
     n_samples, n_rows, n_latent = eps.shape
     low, high = kl.dtype.type(LOGVAR_MIN), kl.dtype.type(LOGVAR_MAX)
     half = kl.dtype.type(0.5)
     logvar = np.empty(n_latent, kl.dtype)
-    n_clipped = 0
     for b in range(n_rows):
         mu, raw = posterior[b, :n_latent], posterior[b, n_latent:]
         for l in range(n_latent):
             logvar[l] = high if raw[l].real > LOGVAR_MAX else (low if raw[l].real < LOGVAR_MIN else raw[l])
             half_sigma[b, l] = half * exp(half * logvar[l])
-        for l in range(n_latent):
-            n_clipped += raw[l].real > LOGVAR_MAX or raw[l].real < LOGVAR_MIN
         for s in range(n_samples):
             for l in range(n_latent):
                 noise, sample = eps[s, b, l], mu[l] + (half_sigma[b, l] + half_sigma[b, l]) * eps[s, b, l]
                 z[s, b, l] = sample
                 kl[s, b, l] = half * (sample * sample - noise * noise - logvar[l])
-    return n_clipped
 
 
-def _sampled_backward_rows(dz, dkl, posterior, eps, z, half_sigma, dposterior):
+def _latent_sampled_rows_backward(dz, dkl, posterior, eps, z, half_sigma, dposterior):
     n_samples, n_rows, n_latent = eps.shape
     zero, half = dposterior.dtype.type(0), dposterior.dtype.type(0.5)
     for b in range(n_rows):
@@ -117,7 +120,8 @@ def _sampled_backward_rows(dz, dkl, posterior, eps, z, half_sigma, dposterior):
             dposterior[b, n_latent + l] = zero if clipped else dlogvar_z + dlogvar_kl  # (CLIP)
 
 
-latent_rows_forward = jit(_forward_rows)
-latent_rows_backward = jit(_backward_rows)
-latent_sampled_rows_forward = jit(_sampled_forward_rows)
-latent_sampled_rows_backward = jit(_sampled_backward_rows)
+clipped_share = jit(_clipped_share)
+latent_rows_forward = jit(_latent_rows_forward)
+latent_rows_backward = jit(_latent_rows_backward)
+latent_sampled_rows_forward = jit(_latent_sampled_rows_forward)
+latent_sampled_rows_backward = jit(_latent_sampled_rows_backward)

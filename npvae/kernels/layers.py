@@ -1,4 +1,4 @@
-"""Compiled twins of the dense layer in `npvae.layers`: products in BLAS or over the non-zeros, bias and activation in one pass.
+"""Compiled twin of the dense layer of `npvae.ops.layers`: products in BLAS or over non-zeros, bias and activation in one pass.
 
 A kernel adds the bias to `pre` and activates it; its backward twin turns dh into dpre and sums dpre over the batch into db.
 What backward needs is kept in `pre` (shifted by the bias) or in `h`, whichever gives the derivative its full precision.
@@ -12,7 +12,7 @@ from npvae.kernels.sparse import combine_rows, nonzeros_of, transposed
 
 
 def dense_forward(x, W, b, activation):
-    """`npvae.layers.dense_forward`."""
+    """`npvae.ops.layers.dense_forward`."""
     dtype = np.result_type(x, W, b)  # where the complex step moves only one of them, the layer is complex all the same
     nonzeros = nonzeros_of(x, W.shape[1])
     if nonzeros is None:
@@ -25,17 +25,17 @@ def dense_forward(x, W, b, activation):
     return h, (x, nonzeros, W, pre, h, activation)
 
 
-def dense_backward(dh, cache, dW=None, db=None, need_dx=True):
-    """`npvae.layers.dense_backward`."""
+def dense_backward(dh, cache, need_dx=True):
+    """`npvae.ops.layers.dense_backward`."""
     x, nonzeros, W, pre, h, activation = cache
     dh = dh.astype(pre.dtype, copy=False)
     dpre = dh if activation == "identity" else np.empty_like(pre)
-    db = np.empty(pre.shape[1], pre.dtype) if db is None else db
+    db = np.empty(pre.shape[1], pre.dtype)
     BACKWARD[activation](dh, pre, h, dpre, db)
     if nonzeros is None:
-        dW = np.matmul(x.T, dpre, out=dW)  # (n_in, B) @ (B, n_out) -> (n_in, n_out)
+        dW = x.T @ dpre  # (n_in, B) @ (B, n_out) -> (n_in, n_out)
     else:
-        dW = np.empty(W.shape, dpre.dtype) if dW is None else dW
+        dW = np.empty(W.shape, dpre.dtype)
         combine_rows(*transposed(nonzeros, x.shape[1]), dpre, dW)
     dx = dpre @ W.T if need_dx else None  # (B, n_out) @ (n_out, n_in) -> (B, n_in)
     return dx, dW, db

@@ -1,4 +1,4 @@
-"""Compiled twins of the ops in `npvae.likelihood`: value and gradient in one pass over the decoder's output.
+"""Compiled twins of the ops in `npvae.ops.likelihood`: value and gradient in one pass over the decoder's output.
 
 A kernel fills nll with the value of each row, and its gradient for the upstream gradient `dnll`, a number. The terms of a row
 are stored before they are summed in float64: the loop that computes them then stays in float32, which is twice as fast.
@@ -6,29 +6,29 @@ are stored before they are summed in float64: the loop that computes them then s
 
 import numpy as np
 
+from npvae.core.numerics import accumulator
 from npvae.kernels.compile import jit
 from npvae.kernels.elementary import exp_minus_abs, log1p, sigmoid_and_complement
-from npvae.likelihood import accumulator
 
 
 def bernoulli_nll_forward(logits, x):
-    """`npvae.likelihood.bernoulli_nll_forward`; the cache is the gradient itself, but for the upstream factor of its row."""
+    """`npvae.ops.likelihood.bernoulli_nll_forward`; the cache is the gradient itself but for its row's upstream factor."""
     rows = logits.reshape(-1, x.shape[1])  # (S B, D); sample s of datum b is row s B + b
     nll, unit = np.empty(len(rows), accumulator(logits)), np.empty_like(rows)
-    bernoulli(rows, x, nll, 1.0, unit)
+    bernoulli_rows(rows, x, nll, 1.0, unit)
     return nll.reshape(logits.shape[:-1]), unit.reshape(logits.shape)
 
 
 def bernoulli_nll_backward(dnll, cache):
-    """`npvae.likelihood.bernoulli_nll_backward`."""
+    """`npvae.ops.likelihood.bernoulli_nll_backward`."""
     return cache * dnll[..., None].astype(cache.dtype)
 
 
 def gaussian_nll_forward(mean, x, variance):
-    """`npvae.likelihood.gaussian_nll_forward`; the cache as in `bernoulli_nll_forward`."""
+    """`npvae.ops.likelihood.gaussian_nll_forward`; the cache as in `bernoulli_nll_forward`."""
     rows = mean.reshape(-1, x.shape[1])  # (S B, D)
     nll, unit = np.empty(len(rows), accumulator(mean)), np.empty_like(rows)
-    gaussian(rows, x, variance, nll, 1.0, unit)
+    gaussian_rows(rows, x, variance, nll, 1.0, unit)
     return nll.reshape(mean.shape[:-1]), unit.reshape(mean.shape)
 
 
@@ -65,22 +65,5 @@ def _gaussian_rows(mean, x, variance, nll, dnll, dmean):
         nll[r] = total / (2 * variance) + constant
 
 
-bernoulli = jit(_bernoulli_rows)
-gaussian = jit(_gaussian_rows)
-
-
-def binarize(grey, index, noise, scale, x):
-    """`npvae.likelihood.binarize`."""
-    _binarize(grey, index, noise, np.float32(scale * 2**16), x)
-    return x
-
-
-def _binarize_rows(grey, index, noise, scale, x):
-    zero, one = x.dtype.type(0), x.dtype.type(1)
-    for b in range(len(index)):
-        row = grey[index[b]]
-        for d in range(x.shape[1]):
-            x[b, d] = one if np.float32(noise[b, d]) < np.float32(row[d]) * scale else zero
-
-
-_binarize = jit(_binarize_rows)
+bernoulli_rows = jit(_bernoulli_rows)
+gaussian_rows = jit(_gaussian_rows)

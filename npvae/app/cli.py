@@ -1,0 +1,193 @@
+"""The command `npvae`: its options and its exit status. Errors are one line on stderr."""
+
+import argparse
+import os
+import sys
+import warnings
+
+from npvae import models
+from npvae.app import commands, settings
+from npvae.core import options
+from npvae.core.checks import NpvaeWarning
+
+TRAIN_DESCRIPTION = """\
+Train a model. Without arguments: a variational autoencoder on lattices of the Ising
+model, which are simulated on the spot. Leaves a run folder with config.json,
+metrics.jsonl, checkpoint.npz and pictures."""
+TRAIN_EXAMPLES = """\
+examples:
+  npvae train
+  npvae train --data mnist --latent 20 --hidden 400 --epochs 20
+  npvae train --data spectra.npy --likelihood gaussian --sigma 0.05
+  npvae train --resume --out runs/ising --epochs 60
+  npvae train --model my_model.py --data spectra.npy"""
+
+
+def main(argv=None):
+    """Run the command; returns the exit status."""
+    try:
+        args = build_parser(sys.argv[1:] if argv is None else list(argv)).parse_args(argv)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", NpvaeWarning)
+            warnings.showwarning = lambda message, *_: print(f"npvae: warning: {message}", file=sys.stderr)
+            return args.run(args)
+    except KeyboardInterrupt:
+        return fail("interrupted", 130)
+    except MemoryError:
+        return fail("not enough memory for this size of data and model")
+    except BrokenPipeError:  # the reader of our output has left: nothing to say, and nobody to say it to
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError, FloatingPointError) as error:
+        return fail(" ".join(str(error).split()))
+
+
+def fail(message, status=1):
+    print(f"npvae: error: {message}", file=sys.stderr)
+    return status
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line. Options are not abbreviated: what is unique depends on the model."""
+
+    def __init__(self, **options):
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def argument_type(check):
+    """A check of `npvae.core.options` as an argparse type."""
+
+    def parse(text):
+        try:
+            return check(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse
+
+
+def build_parser(argv=()):
+    """The parser; the options of `npvae train` are those of the model that argv names."""
+    parser = Parser(
+        prog="npvae",
+        description="A variational autoencoder and its relatives from scratch in NumPy. Start with: npvae train",
+    )
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_train(subparsers, _kind_of(argv))
+    _add_evaluate(subparsers)
+    _add_sample(subparsers)
+    _add_gradcheck(subparsers)
+    return parser
+
+
+def _kind_of(argv):
+    """The class of the model that `npvae train` is asked for: its own options depend on it."""
+    if list(argv[:1]) != ["train"]:
+        return models.VAE
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--model", nargs="?")
+    finder.add_argument("rest", nargs="*")
+    return settings.model_class(finder.parse_known_args(list(argv[1:]))[0].model or "vae")
+
+
+def _add_train(subparsers, kind):
+    ours = ", ".join(settings.npvae_models())
+    parser = subparsers.add_parser(
+        "train",
+        help="train a model and leave a run folder",
+        description=TRAIN_DESCRIPTION,
+        epilog=TRAIN_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    group = parser.add_argument_group("data and run")
+    group.add_argument("--model", metavar="M", help=f"{ours}, or FILE.py with a model of your own (default: vae); its "
+                       "options are listed by: npvae train --model M --help")  # fmt: skip
+    defaults = settings.defaults(kind)
+    _add_options(group, settings.RUN, defaults)
+    group.add_argument("--data-dir", metavar="DIR", help="folder of the MNIST files or of DATA; without it, MNIST is "
+                       "downloaded once")  # fmt: skip
+    group.add_argument("--out", metavar="RUN", help="run folder, new or empty (default: the first free of runs/DATA, "
+                       "runs/DATA-2, ...)")  # fmt: skip
+    group.add_argument("--workers", metavar="N", type=argument_type(options.integer(1)), help="threads that share each batch "
+                       "(default: one for small models, else the cores available)")  # fmt: skip
+    group.add_argument("--resume", action="store_true", help="continue the run in --out; of the other options only --epochs, "
+                       "--workers and --model may be given")  # fmt: skip
+    _add_options(parser.add_argument_group(f"model ({kind.__name__})"), settings.model_options(kind), defaults)
+    if settings.training_options(kind):
+        _add_options(parser.add_argument_group("what is minimised"), settings.training_options(kind), defaults)
+    _add_options(parser.add_argument_group("how it is minimised"), settings.OPTIMISATION, defaults)
+    parser.set_defaults(run=commands.train, kind=kind)
+
+
+def _add_options(group, table, defaults):
+    """The options of a table, each told with its default."""
+    for option in table:
+        default, name = defaults[option.name], "--" + option.name.replace("_", "-")
+        text = option.help.replace("%", "%%")
+        if option.check is options.flag:
+            action = argparse.BooleanOptionalAction if default else "store_true"
+            group.add_argument(name, help=text + (" (default: yes)" if default else ""), action=action, default=None)
+            continue
+        if default not in (None, []):
+            text += f" (default: {' '.join(map(str, default)) if option.many else default})"
+        group.add_argument(name, help=text, metavar=option.metavar, choices=option.choices, type=argument_type(option.check),
+                           nargs="*" if option.many else None)  # fmt: skip
+
+
+def _add_run(parser, optional=False):
+    """The run folder that a command reads, and where its model's code is."""
+    parser.add_argument("run_folder", metavar="RUN", nargs="?" if optional else None, help="the folder that npvae train left"
+                        + (", whose model to check in place of npvae's small examples" if optional else ""))  # fmt: skip
+    parser.add_argument("--model", metavar="FILE.py", help="the code of the run's model, where it is not one of npvae's"
+                        + ("; without RUN: check the examples of this model" if optional else ""))  # fmt: skip
+
+
+def _add_evaluate(subparsers):
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="measure a trained model on its validation rows",
+        description="Print how good the model of a run is on its validation rows (MNIST: the test images). Of a VAE: ELBO, "
+        "nll, kl (in total and per latent dimension), active units, the importance-weighted log-likelihood and bits per "
+        "dimension. Nats are means per datum; grey images are binarised once.",
+    )
+    _add_run(parser)
+    parser.add_argument("--samples", type=argument_type(options.integer(1)), default=100, metavar="K",
+                        help="importance samples per datum (default: 100)")  # fmt: skip
+    parser.add_argument("--data-dir", metavar="DIR", help="where the data are, if they moved since the training")
+    parser.add_argument("--seed", type=argument_type(options.integer(0)), default=0, metavar="S",
+                        help="of binarisation and noise (default: 0)")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    parser.set_defaults(run=commands.evaluate)
+
+
+def _add_sample(subparsers):
+    parser = subparsers.add_parser(
+        "sample",
+        help="draw from a trained model",
+        description="Draw from the model of a run as a picture. Of a VAE: E[x|z], the mean of the data that the model expects "
+        "at draws of z from the prior N(0, I).",
+    )
+    _add_run(parser)
+    parser.add_argument("--count", type=argument_type(options.integer(1)), default=64, metavar="N",
+                        help="how many (default: 64)")  # fmt: skip
+    parser.add_argument("--out", metavar="PNG", help="the new picture to write (default: the first free of RUN/draws.png, "
+                        "RUN/draws-2.png, ...)")  # fmt: skip
+    parser.add_argument("--seed", type=argument_type(options.integer(0)), default=0, metavar="S",
+                        help="of the draws (default: 0)")  # fmt: skip
+    parser.set_defaults(run=commands.sample)
+
+
+def _add_gradcheck(subparsers):
+    parser = subparsers.add_parser(
+        "gradcheck",
+        help="check the gradients",
+        description="Check the gradients of every forward/backward pair and every model, on both back ends, in five ways: the "
+        "complex step (exact to rounding), central differences, the Taylor test, float32 against float64, and what holds for "
+        "every backward pass (linear, pure, zero for zero). Exit status 1 if anything fails.",
+    )
+    _add_run(parser, optional=True)
+    parser.add_argument("--json", action="store_true", help="print every report as JSON instead of the table")
+    parser.set_defaults(run=commands.gradcheck)

@@ -1,0 +1,238 @@
+"""Every picture. Each function returns a matplotlib Figure, made without pyplot, so nothing global is touched; `save` writes
+it. Shapes: n rows, D data, L latent."""
+
+import math
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
+from scipy.special import ndtri
+
+TRAIN, VAL = "#4477aa", "#ee6677"
+FRAME = "#a9bcd0"  # around and between images
+GREY = colormaps["gray"].with_extremes(bad=FRAME)
+MAX_LEGEND_LABELS = 10  # more distinct labels than this get a colour bar
+MAX_POINTS = 5000  # in a scatter plot
+N_RECONSTRUCTIONS, N_SAMPLES = 12, 64
+
+
+def save(figure, path, dpi=150):
+    """Write the figure as PNG."""
+    figure.savefig(path, dpi=dpi, bbox_inches="tight")
+
+
+def history(history, model):
+    """Each of the model's Terms over the epochs, for training and validation rows; those that are always 0 are left out."""
+    said, units = getattr(model, "terms_help", {}), getattr(model, "units", "")
+    names = [name for name in model.Terms._fields if name == "loss" or np.any(history[f"train_{name}"])]
+    figure = Figure(figsize=(10 * len(names) / 3 if len(names) > 1 else 4.5, 3.2), layout="constrained")
+    for axes, name in zip(np.ravel(figure.subplots(1, len(names), squeeze=False)), names):
+        for part, colour, label in [("train", TRAIN, "training"), ("val", VAL, "validation")]:
+            values = history[f"{part}_{name}"]
+            if not np.isnan(values).all():
+                axes.plot(history["epoch"], values, color=colour, marker="o", ms=2, lw=1, label=label)
+        axes.set(title=f"{name}, {said[name]}" if name in said else name, xlabel="epoch", ylabel=units)
+        if len(history) >= 10:  # spread out the first epochs, in which most happens
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(ScalarFormatter())
+            axes.xaxis.set_minor_locator(NullLocator())
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure
+
+
+def reconstructions(x, x_mean, image_shape=None, labels=None, label_name="label"):
+    """Inputs x over their reconstructions E[x|z = mu(x)], both (n, D): images, or curves where rows are not images.
+
+    labels (n,), if given, are printed above the inputs.
+    """
+    n = len(x)
+    titles = [""] * n if labels is None else [f"{label:.3g}" for label in labels]
+    if image_shape is None:
+        return _reconstructed_curves(x, x_mean, titles)
+    figure = Figure(figsize=(0.8 * n + 1, 2), layout="constrained")
+    rows = figure.subplots(2, n, squeeze=False)
+    for row, images, name in zip(rows, (x, x_mean), ("input", "reconstruction")):
+        for axes, image in zip(row, images):
+            show_image(axes, image.reshape(image_shape), *grey_range(x))
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center")
+    for axes, title in zip(rows[0], titles):
+        axes.set_title(title, fontsize="small")
+    if labels is not None:
+        figure.suptitle(label_name, fontsize="small")
+    return figure
+
+
+def _reconstructed_curves(x, x_mean, titles):
+    n_rows = math.ceil(len(x) / 4)
+    figure = Figure(figsize=(10, 1.8 * n_rows), layout="constrained")
+    grid = figure.subplots(n_rows, 4, squeeze=False, sharex=True)
+    for i, axes in enumerate(grid.flat[: len(x)]):
+        axes.plot(x[i], color="0.6", label="input")
+        axes.plot(x_mean[i], color=VAL, lw=1, label="reconstruction")
+        axes.set_title(titles[i], fontsize="small")
+    for axes in grid.flat[len(x) :]:
+        axes.set_visible(False)
+    for axes in grid[-1]:
+        axes.set_xlabel("data dimension")
+    grid[0, 0].legend(frameon=False, fontsize="small")
+    return figure
+
+
+def samples_title(model):
+    """What a picture of draws is called: a model with a latent variable draws z, and shows the mean of x."""
+    return "E[x|z] for z drawn from the prior N(0, I)" if hasattr(model, "n_latent") else "draws of the model"
+
+
+def samples(x, image_shape=None, title="draws of the model"):
+    """Draws of a model, (n, D): a grid of images, points in the plane where D = 2, curves where rows are neither."""
+    if image_shape is None:
+        figure = Figure(figsize=(5, 4.6) if x.shape[1] == 2 else (7, 4), layout="constrained")
+        axes = figure.subplots()
+        if x.shape[1] == 2:
+            axes.scatter(*x.T, s=6, lw=0, color=TRAIN)
+            axes.set(xlabel="$x_1$", ylabel="$x_2$", title=title)
+            axes.set_aspect("equal", "datalim")
+        else:
+            axes.plot(x.T, lw=0.8, alpha=0.7)
+            axes.set(xlabel="data dimension", ylabel="value", title=title)
+        return figure
+    columns = math.ceil(math.sqrt(len(x)))
+    figure = Figure(figsize=(6, 6 * math.ceil(len(x) / columns) / columns + 0.4), layout="constrained")
+    axes = figure.subplots()
+    show_image(axes, tile(x, image_shape, columns), *grey_range(x))
+    axes.set_title(title)
+    return figure
+
+
+def density(model, x, limits=None, n=200):
+    """Rows x (n, 2), the model's density on a grid of n × n points, and as many draws: a Figure of three panels.
+
+    limits: (low, high) of both axes; by default where the rows are.
+    """
+    low, high = limits or (x.min(), x.max())
+    line = low + (high - low) * (np.arange(n) + 0.5) / n
+    density = np.exp(model.log_likelihood(np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2))).reshape(n, n)
+    figure = Figure(figsize=(10, 3.5), layout="constrained")
+    axes = figure.subplots(1, 3)
+    for panel, points, title in [(axes[0], x, "data"), (axes[2], model.sample(len(x), 0), "draws of the model")]:
+        panel.plot(*points[:MAX_POINTS].T, ".", ms=1.5, color=TRAIN)
+        panel.set_title(title)
+    axes[1].imshow(density, origin="lower", extent=(low, high, low, high), cmap="viridis")
+    axes[1].set_title("density of the model")
+    for panel in axes:
+        panel.set(xlim=(low, high), ylim=(low, high), aspect="equal", xlabel="$x_1$")
+    axes[0].set_ylabel("$x_2$")
+    return figure
+
+
+def decoded_grid(model, image_shape, n=15):
+    """E[x|z] over the plane of two latent dimensions, at n × n equal steps of the prior's cumulative probability.
+
+    Each image stands for the same share of the prior: z = Φ⁻¹(u) for u = 1/2n, 3/2n, ... Kingma & Welling 2013, figure 4.
+    """
+    z_values = ndtri((np.arange(n) + 0.5) / n)
+    z1, z2 = np.meshgrid(z_values, z_values[::-1])  # z2 grows upwards
+    x_mean = model.decode(np.column_stack([z1.ravel(), z2.ravel()]))  # (n², 2) -> (n², D)
+    figure = Figure(figsize=(6.5, 6.5 * image_shape[0] / image_shape[1] + 0.4), layout="constrained")
+    axes = figure.subplots()
+    show_image(axes, tile(x_mean, image_shape, n, gap=0), *grey_range(x_mean))
+    ticks = [0, (n - 1) // 2, n - 1]
+    axes.set_xticks([(i + 0.5) * image_shape[1] - 0.5 for i in ticks], [f"{z_values[i]:.2f}" for i in ticks])
+    axes.set_yticks([(n - i - 0.5) * image_shape[0] - 0.5 for i in ticks], [f"{z_values[i]:.2f}" for i in ticks])
+    axes.set(xlabel="$z_1$ (equal steps of prior probability)", ylabel="$z_2$", title="E[x|z] over the latent plane")
+    return figure
+
+
+def latent_variable_pictures(model, x, dataset, kl=None):
+    """What a model with encode, reconstruct and sample shows of itself on the rows x (n, D) of a dataset: (file name, what it
+    shows, Figure) each. kl (L,): the mean KL of each latent dimension, where it has one."""
+    shown = np.linspace(0, len(x) - 1, min(N_RECONSTRUCTIONS, len(x))).astype(int)
+    labels = None if dataset.labels_val is None else dataset.labels_val[shown]
+    images = reconstructions(x[shown], model.reconstruct(x[shown]), dataset.image_shape, labels, dataset.label_name)
+    encoded = model.encode(x)
+    mu, axis = (encoded[0], "posterior mean of") if isinstance(encoded, tuple) else (encoded, "code")
+    plane = latent_plane(mu, dataset.labels_val, dataset.label_name, kl, axis)
+    pictures = [("reconstructions.png", "validation rows over their reconstructions", images)]
+    if hasattr(model, "sample"):
+        drawn = samples(model.sample(N_SAMPLES, 0), dataset.image_shape, samples_title(model))
+        pictures.append(("samples.png", "draws from the model", drawn))
+    coloured = "" if labels is None else f", by {dataset.label_name}"
+    pictures.append(("latent.png", f"validation rows in the latent plane{coloured}", plane))
+    if hasattr(model, "sample") and model.n_latent == 2 and dataset.image_shape is not None:
+        grid = decoded_grid(model, dataset.image_shape)
+        pictures.append(("grid.png", "what each point of the latent plane means", grid))
+    return pictures
+
+
+def latent_plane(mu, labels=None, label_name="label", kl=None, axis="posterior mean of"):
+    """Posterior means mu (n, L), or codes, in the plane of two latent dimensions, coloured by label (n,).
+
+    Of more than two dimensions, those with the largest mean KL (kl, (L,) in nats; without it variance) are shown. One dimension
+    is drawn against the label, or as a histogram. axis: what the coordinates are.
+    """
+    figure = Figure(figsize=(6.4, 5.2), layout="constrained")
+    axes = figure.subplots()
+    keep = np.random.default_rng(0).permutation(len(mu))[:MAX_POINTS]  # in random order, so that no label hides another
+    mu, labels = mu[keep], None if labels is None else np.asarray(labels)[keep]
+    if mu.shape[1] == 1:
+        if labels is None:
+            axes.hist(mu[:, 0], bins=60, color=TRAIN)
+            axes.set(xlabel=f"{axis} $z_1$", ylabel="rows")
+        else:
+            axes.scatter(mu[:, 0], labels, s=6, color=TRAIN, alpha=0.6, lw=0)
+            axes.set(xlabel=f"{axis} $z_1$", ylabel=label_name)
+        return figure
+    first, second = (0, 1) if mu.shape[1] == 2 else np.sort(np.argsort(mu.var(axis=0) if kl is None else kl)[-2:])
+    coloured_scatter(figure, axes, mu[:, first], mu[:, second], labels, label_name)
+    largest = "variance" if kl is None else "KL"
+    note = "" if mu.shape[1] == 2 else f" (the two of {mu.shape[1]} dimensions with the largest {largest})"
+    axes.set(xlabel=f"{axis} $z_{{{first + 1}}}$", ylabel=f"{axis} $z_{{{second + 1}}}$")
+    axes.set_title(f"The latent plane{note}", fontsize="medium")
+    axes.set_aspect("equal", "datalim")
+    return figure
+
+
+def coloured_scatter(figure, axes, x, y, labels, label_name):
+    """Points coloured by label: a legend for a few distinct whole numbers, a colour bar for quantities."""
+    style = {"s": 6, "lw": 0, "alpha": 0.8}
+    if labels is None:
+        axes.scatter(x, y, color=TRAIN, **style)
+        return
+    distinct = np.unique(labels)
+    if len(distinct) <= MAX_LEGEND_LABELS and labels.dtype.kind in "iub":
+        for i, label in enumerate(distinct):
+            points = labels == label
+            axes.scatter(x[points], y[points], color=colormaps["tab10"](i), label=str(label), **style)
+        axes.legend(title=label_name, frameon=False, markerscale=3, loc="center left", bbox_to_anchor=(1, 0.5))
+    else:
+        points = axes.scatter(x, y, c=labels, cmap="viridis", **style)
+        figure.colorbar(points, ax=axes, label=label_name).solids.set_alpha(1)
+
+
+def tile(images, image_shape, columns, gap=1):
+    """Images (n, D) side by side in one array, `gap` pixels of NaN (drawn in FRAME) between them."""
+    rows = math.ceil(len(images) / columns)
+    height, width = image_shape[0] + gap, image_shape[1] + gap
+    canvas = np.full((rows * height - gap, columns * width - gap), np.nan)
+    for i, image in enumerate(images):
+        top, left = i // columns * height, i % columns * width
+        canvas[top : top + image_shape[0], left : left + image_shape[1]] = image.reshape(image_shape)
+    return canvas
+
+
+def show_image(axes, image, low, high):
+    """A grey image in a thin frame, so that white ones show on white paper."""
+    axes.imshow(image, cmap=GREY, vmin=low, vmax=high, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_color(FRAME)
+
+
+def grey_range(x):
+    """What is drawn black and white: 0 and 1 for values within them, else the extremes."""
+    low, high = float(np.min(x)), float(np.max(x))
+    return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)

@@ -1,0 +1,57 @@
+"""What the commands print about a run: how its training ended, and the numbers of its evaluation."""
+
+from npvae.app.settings import model_option
+from npvae.training.state import terms_line
+
+
+def training_report(folder, model, arguments, history, pictures):
+    """What a run reached, what lies in its folder, and what to do next. pictures: file name -> what it shows."""
+    last = history.rows[-1]
+    terms = {name.removeprefix("val_"): value for name, value in last.items() if name.startswith("val_")}
+    files = {
+        "config.json": "everything needed to repeat the run",
+        "metrics.jsonl": "the numbers above, one line per epoch",
+        "checkpoint.npz": "the model and the state of its training",
+        "checkpoint.previous.npz": "the one before, in case that one is damaged",
+        "best.npz": "the model of lowest validation loss",
+        **pictures,
+    }
+    return "\n".join([
+        f"\nafter {counted(last['epoch'], 'epoch')}, {last['seconds']:.0f} s: validation {terms_line(terms)} "
+        f"{getattr(model, 'units', '')}".rstrip(),
+        f"\n{folder}/",
+        *(f"    {name:24} {description}" for name, description in files.items()),
+        f"\nnext: npvae evaluate {folder}{model_option(arguments)}",
+    ])  # fmt: skip
+
+
+def name_of(model):
+    """A model in words: its own, or its class and size where it has none."""
+    if type(model).__repr__ is object.__repr__:
+        return f"{type(model).__name__}({counted(model.theta.size, 'parameter')})"
+    return str(model)
+
+
+def counted(n, name):
+    """"1 epoch", "2 epochs"."""
+    return f"{n:,} {name}" if n == 1 else f"{n:,} {name}s"
+
+
+def measure_lines(measure):
+    """The lines of one Measure: a number with its unit and note, or several; none where there is no unit, for those are for
+    --json."""
+    name, value, unit, note = measure
+    label = name.replace("_", " ")
+    if isinstance(value, dict):
+        parts = [measure._replace(name=f"{label}, {key}", value=number) for key, number in value.items()]
+        return [line for part in parts for line in measure_lines(part)]
+    if isinstance(value, list):
+        widest = max(value)
+        ordered = sorted(enumerate(value, 1), key=lambda item: -item[1])
+        bars = ["█" * round(40 * number / widest) if widest > 0 else "" for _, number in ordered]
+        lines = [f"    z_{i:<4} {number:8.4f}  {bar}".rstrip() for (i, number), bar in zip(ordered, bars)]
+        return [f"\n{label}, {unit}", *lines]
+    if not unit:
+        return []
+    text = f"{value:10}" if isinstance(value, int) else f"{value:10.{3 if abs(value) >= 10 else 4}f}"
+    return [f"{label:36}{text} {unit:6}{note}".rstrip()]

@@ -1,0 +1,89 @@
+"""What models made of dense layers share: their options, their layers, and the checks of their constructors."""
+
+import inspect
+
+import numpy as np
+
+from npvae.core import checks, options
+from npvae.core.options import Option
+from npvae.core.parameters import INITIALIZATIONS, Parameters, check_dtype, size_of, views_of
+from npvae.models.backend import BACKENDS, load_ops
+from npvae.ops.layers import ACTIVATIONS
+
+HIDDEN_ACTIVATIONS = tuple(name for name in ACTIVATIONS if name != "identity")
+MAX_PARAMETERS = 2**31  # 8 GB of float32: beyond this a size is a slip of the keyboard
+
+ACTIVATION = Option("activation", "relu", "of the hidden layers: " + ", ".join(HIDDEN_ACTIVATIONS),
+                    options.one_of(*HIDDEN_ACTIVATIONS), metavar="A", choices=HIDDEN_ACTIVATIONS)  # fmt: skip
+INITIALIZATION = Option("initialization", "glorot", "of the weights: glorot, or he, made for relu",
+                        options.one_of(*INITIALIZATIONS), metavar="I", choices=tuple(INITIALIZATIONS))  # fmt: skip
+
+
+def prepare(model, shapes, activation, backend, dtype, seed, initialization):
+    """Give a model what its constructor shares with others: checked dtype, parameters of these shapes with initial weights."""
+    checks.choice("activation", activation, HIDDEN_ACTIVATIONS)
+    checks.choice("backend", backend, BACKENDS)
+    checks.choice("initialization", initialization, list(INITIALIZATIONS))
+    if size_of(shapes) > MAX_PARAMETERS:
+        raise ValueError(f"the widths of the layers ask for {size_of(shapes):,} parameters; at most {MAX_PARAMETERS:,}")
+    model.dtype, model.seed = check_dtype(dtype), checks.integer("seed", seed, 0)
+    model.activation, model.backend, model.initialization = activation, backend, initialization
+    model.buffers = {}
+    model.parameters = Parameters(shapes, model.dtype)
+    INITIALIZATIONS[initialization](model.parameters, np.random.default_rng(model.seed))
+
+
+ops = property(lambda model: load_ops(model.backend), doc="The table of ops: the module of the model's back end.")
+
+
+def widths_of(name, widths):
+    """Widths of hidden layers as a tuple of positive integers, or ValueError."""
+    return tuple(checks.integer(name, width, 1) for width in widths)
+
+
+def dense_layers(parameters, names, activation):
+    """The layers of these names as `ops.mlp_forward` takes them, (W, b, activation) each, the last without an activation."""
+    activations = [activation] * (len(names) - 1) + ["identity"]
+    return [(parameters[f"{name}.W"], parameters[f"{name}.b"], a) for name, a in zip(names, activations)]
+
+
+def nll_forward(model, output, x):
+    """−log p(x|z) of a decoder's output (..., B, D) against x (B, D), unchecked, by the model's likelihood: (..., B) in nats,
+    and the cache."""
+    if model.likelihood == "bernoulli":
+        return model.ops.bernoulli_nll_forward(output, x)
+    return model.ops.gaussian_nll_forward(output, x, model.sigma**2)
+
+
+def nll_backward(model, dnll, cache):
+    """Backward of nll_forward: dnll (..., B) -> doutput (..., B, D)."""
+    if model.likelihood == "bernoulli":
+        return model.ops.bernoulli_nll_backward(dnll, cache)
+    return model.ops.gaussian_nll_backward(dnll, cache)
+
+
+def data_kind_of(model):
+    """"binary" for the Bernoulli likelihood: grey levels are drawn as zeros and ones; else "real": values as they are."""
+    return "binary" if model.likelihood == "bernoulli" else "real"
+
+
+def laid_out(model, layer_grads, out=None):
+    """Gradients (dW, db) of all layers, in the order of theta, as a dict like model.parameters: views of `out` (P,), a fresh
+    vector if None."""
+    grads = views_of(np.empty_like(model.theta) if out is None else out, model.parameters.shapes)
+    for view, grad in zip(grads.values(), (grad for layer in layer_grads for grad in layer)):
+        view[...] = grad
+    return grads
+
+
+def config_of(model):
+    """The constructor's arguments as plain values, which JSON can hold: type(model)(**config) has the same architecture."""
+    values = {name: getattr(model, name) for name in inspect.signature(type(model)).parameters}
+    return {name: plain(value) for name, value in values.items()}
+
+
+def plain(value):
+    """A tuple as a list, a dtype as its name, other values as they are."""
+    if isinstance(value, tuple):
+        return list(value)
+    return value.name if isinstance(value, np.dtype) else value

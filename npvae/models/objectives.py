@@ -1,0 +1,77 @@
+"""What a VAE minimises: the ELBO, the importance-weighted bound, the ELBO with free bits, as its settings say.
+
+The settings of a step are objective ("elbo" or "iwae"), beta, n_samples, free_bits_per_dimension and free_bits_total.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from npvae.core import checks, options
+from npvae.core.options import Option
+from npvae.ops import bounds
+from npvae.ops.bounds import OBJECTIVES
+
+OPTIONS = (
+    Option("objective", "elbo", "elbo, or iwae: the importance-weighted bound of --train-samples samples",
+           options.one_of(*OBJECTIVES), use="training", metavar="O", choices=OBJECTIVES),
+    Option("train_samples", 1, "samples of z per datum and step", options.integer(1), "n_samples", "training", "S"),
+    Option("beta", 1.0, "weight of the KL in the loss nll + beta kl; 1 is the ELBO", options.not_negative,
+           use="training", metavar="B", annealed=True),
+    Option("free_bits_per_dimension", 0.0, "nats of KL that cost nothing, for each latent dimension",
+           options.not_negative, use="training", metavar="NATS"),
+    Option("free_bits_total", 0.0, "nats of KL that cost nothing, for all latent dimensions together",
+           options.not_negative, use="training", metavar="NATS"),
+)  # fmt: skip
+
+
+class Objective(NamedTuple):
+    """The ops that an objective goes through: from the posterior to z and kl, and from nll and kl to the loss."""
+
+    latent_forward: Callable
+    latent_backward: Callable
+    bound_forward: Callable
+    bound_backward: Callable
+
+
+def objective_ops(ops, objective, free_bits_per_dimension=0.0, free_bits_total=0.0):
+    """The Objective of this name, from a table of ops."""
+    if objective == "iwae":
+        return Objective(ops.latent_sampled_forward, ops.latent_sampled_backward, bounds.iwae_forward, bounds.iwae_backward)
+    analytic = ops.latent_forward, ops.latent_backward
+    if couples_rows(free_bits_per_dimension, free_bits_total):
+        free = {"per_dimension": free_bits_per_dimension, "total": free_bits_total}
+        return Objective(*analytic, partial(bounds.free_bits_elbo_forward, **free), bounds.free_bits_elbo_backward)
+    return Objective(*analytic, bounds.elbo_forward, bounds.elbo_backward)
+
+
+def check_settings(objective="elbo", beta=1.0, n_samples=1, free_bits_per_dimension=0.0, free_bits_total=0.0):
+    """ValueError for settings that cannot be."""
+    checks.choice("objective", objective, OBJECTIVES)
+    checks.number("beta", beta, 0)
+    checks.integer("n_samples", n_samples, 1)
+    per_dimension = checks.number("free_bits_per_dimension", free_bits_per_dimension, 0)
+    total = checks.number("free_bits_total", free_bits_total, 0)
+    if per_dimension and total:
+        raise ValueError("free_bits_per_dimension and free_bits_total are two different remedies: give one of them")
+    if (per_dimension or total) and objective == "iwae":
+        raise ValueError("free bits need the objective elbo: the importance-weighted bound has no KL term to relax")
+
+
+def validation_settings(objective="elbo", beta=1.0, n_samples=1, **_):
+    """Validation rows are measured without free bits, the ELBO with one sample."""
+    return {"objective": objective, "beta": beta, "n_samples": n_samples if objective == "iwae" else 1}
+
+
+def couples_rows(free_bits_per_dimension=0.0, free_bits_total=0.0, **_):
+    """Whether the loss is no mean over rows: free bits look at the KL of the whole batch."""
+    return free_bits_per_dimension > 0 or free_bits_total > 0
+
+
+def join(terms, caches, weights):
+    """From the Terms and caches of a batch's shards, with their shares of the rows as weights, those of the whole batch."""
+    loss, joined = bounds.free_bits_elbo_join([cache.bound for cache in caches], weights)
+    means = [float(np.dot(weights, column)) for column in zip(*terms)]
+    return type(terms[0])(*means)._replace(loss=loss.item()), [c._replace(bound=bound) for c, bound in zip(caches, joined)]

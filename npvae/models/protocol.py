@@ -1,0 +1,78 @@
+"""What training, checkpoints, checks, plots and commands ask of a model. Nobody inherits: these pages are the documentation,
+and a test holds every model to them.
+
+    Model          what `npvae.fit` needs
+    more           offered under fixed names, and used where it is there (at the end of this file)
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+
+class Model(Protocol):
+    """A model that `npvae.fit` trains. B is the number of rows of a batch, P the number of parameters.
+
+    `batch` is a tuple of arrays with the same rows: (x,) for a VAE, (x, condition), or () for a model without data.
+    `settings` are keywords, the values that the schedules give for this step (beta, the objective's name, ...).
+    `noise` is an array whose rows lie on the last axis but one (on the only axis of a 1-D array), a tuple of such, or None.
+    """
+
+    theta: np.ndarray  # (P,) everything that is trained; assignment copies into it
+    parameters: dict  # name -> view of theta
+    buffers: dict  # name -> array: what training changes and no gradient reaches (persistent chains); mostly {}
+    config: dict  # type(model)(**config) has the same architecture; values that JSON can hold
+    Terms: type  # NamedTuple of floats, the loss first: the columns of history, bar, metrics.jsonl and plot
+
+    def check(self, *batch) -> tuple:
+        """The batch as arrays of the model's dtype; ValueError for what cannot be used."""
+
+    def draw(self, rng, *batch, **settings) -> Any:
+        """The noise of one step: everything random of a forward pass."""
+
+    def forward(self, *batch_and_noise, **settings) -> tuple:
+        """Terms, means over the rows, and the cache for backward. The noise comes last, None if draw gave None."""
+
+    def backward(self, cache, dloss=1.0, out=None) -> dict:
+        """name -> gradient of dloss · loss, views of `out` (P,), a fresh vector if None."""
+
+
+class Example(NamedTuple):
+    """A small float64 model with data, for the checks of its gradient."""
+
+    name: str  # what stands before the first comma is a row of the checks' table
+    model: Any
+    batch: tuple  # of 2B rows: the checks may train on the first half, and look at the second
+    settings: dict
+
+
+class Measure(NamedTuple):
+    """One number that `npvae evaluate` prints, or several."""
+
+    name: str
+    value: Any  # a number, a list of numbers, or a dict of them; what JSON can hold
+    unit: str = ""
+    note: str = ""  # in words, for who reads it
+
+
+# What a model may offer beyond that. `npvae.app` and `npvae.checking` use what is there and say what is not.
+#
+#   n_features                 the width of the data, which is then checked
+#   units                      of the Terms, "nats per datum"
+#   terms_help                 dict: name of a Term -> what it is, for the plots
+#   data_kind                  "real", or "binary": values in [0, 1], grey levels drawn as zeros and ones for each minibatch
+#   options                    tuple of core.options.Option: the command line, config.json and the README read it
+#   gradient(*batch_and_noise, dloss=1.0, out=None, workspace=None, **settings)
+#                              Terms, and a number that is finite only where the square of every entry of the gradient, written
+#                              to `out`, is: forward and backward in one call, used in place of them
+#   workspace(n_rows, **settings)   the buffers of `gradient` for at most so many rows
+#   couples_rows(**settings), join(terms, caches, weights)
+#                              for a loss that is no mean over rows: whether it is, and from the shards' Terms and caches those
+#                              of the whole batch, before their backward passes
+#   check_settings(**settings) ValueError for settings that cannot be
+#   validation_settings(**settings)   the settings that validation rows are measured with
+#   examples(backend)          classmethod, yields Examples in every regime: `npvae.checking` puts them before its checks
+#   encode, decode, reconstruct, sample(n, rng), log_likelihood(x, ...)
+#   measure(*batch, n_samples, seed, progress)   yields Measures of validation rows
+#   pictures(plots, *batch, dataset)   yields (file name, what it shows, Figure); plots is `npvae.app.plots`, handed in
+#   copy(**changes), save(path), load(path)   see npvae.models.saved

@@ -1,0 +1,207 @@
+"""Training: the loop over epochs and minibatches, for every model of `npvae.models.protocol`.
+
+What is random is a pure function of the seed and of counters (see `npvae.core.randomness`), so a run can stop after any step
+and continue to the same result, bit for bit.
+"""
+
+import contextlib
+import time
+
+from tqdm import tqdm
+
+from npvae.core import checks
+from npvae.core.progress import progress_bar
+from npvae.core.randomness import PERMUTATION, generator
+from npvae.data.rows import Rows
+from npvae.training import optim
+from npvae.training.state import Best, TrainingState, epoch_line, history_row, terms_line
+from npvae.training.step import Step, validate, validation_settings
+from npvae.training.workers import Workers, workers_for
+
+MAX_SKIPPED_IN_A_ROW = 3
+
+
+def fit(model, x_train=(), x_val=None, *, epochs=10, batch_size=128, optimizer=None, max_gradient_norm=None, weight_decay=0.0,
+        early_stopping=None, binarize=True, steps_per_epoch=100, seed=0, workers=None, progress=True, on_epoch=None,
+        on_step=None, resume=None, **settings):  # fmt: skip
+    """Train `model` in place by minimising its loss over minibatches; returns the History.
+
+    x_train, x_val   (n, D): floats, bool, or uint8 grey levels 0–255 (read as 0–1); or a tuple of arrays with the same rows,
+                     the data first; () for a model without data
+    epochs           passes over x_train, each with every row exactly once
+    batch_size       rows per step; the last batch of an epoch may be smaller
+    optimizer        Adam(1e-3) if None; its learning rate is a number or a callable of the step (`npvae.schedules`); or any
+                     object with `step(theta, grad, state)`
+    max_gradient_norm   a longer gradient is shortened to this norm (Pascanu et al. 2013)
+    weight_decay     every step multiplies the weights W by 1 − learning rate · weight_decay (Loshchilov & Hutter 2019)
+    early_stopping   stop after so many epochs without a lower validation loss, and end with the weights of the best epoch;
+                     losses of different settings (a beta that rises) are not compared
+    binarize         draw grey pixels afresh per minibatch, for models of zeros and ones; False trains on the grey levels
+    steps_per_epoch  of a model without data
+    seed             of row order, noise and binarisation; the initial weights have the model's own
+    workers          threads that share each batch; by default one for small models, the cores available for others.
+                     The same seed and workers give the same bits; a different number of workers draws different noise
+    progress         a bar with the model's Terms and the speed, on a terminal; a line per epoch
+    on_epoch         called with the TrainingState after each epoch
+    on_step          called with the TrainingState after each step; training stops there if it returns True
+    resume           the TrainingState to go on from, with the model as it was then: the run continues bit for bit
+    settings         what the model's draw and forward take, as values or callables of the step (0 for the first). Of a VAE:
+                     objective, beta, n_samples, free_bits_per_dimension, free_bits_total (see `VAE.forward`)
+
+    A step whose loss or gradient is not finite is skipped and counted; after three in a row FloatingPointError says which
+    tensor went wrong. ValueError for arguments that cannot be used.
+    """
+    optimizer = optim.Adam() if optimizer is None else optimizer
+    check_training(model, optimizer, epochs, batch_size, seed, steps_per_epoch, workers, settings)
+    check_regularisation(max_gradient_norm, weight_decay, early_stopping, x_val)
+    train = Rows.of(model, x_train, "x_train", binarize)
+    val = validation_rows(model, x_val, binarize)
+    state = TrainingState(optim.initial_state(optimizer, model.theta)) if resume is None else resume
+    optim.check_state(optimizer, model.theta, state.optimizer)
+    if not train.arrays:
+        n_workers, batch_size = 1, 1
+    else:
+        n_samples = settings.get("n_samples", 1)
+        n_decoded = batch_size if callable(n_samples) else batch_size * n_samples
+        n_workers = workers_for(model, n_decoded) if workers is None else workers
+    n = len(train) if train.arrays else steps_per_epoch
+    state.keep(seed=seed, batch_size=batch_size, rows=n, workers=n_workers)
+
+    unit = " rows" if train.arrays else " steps"
+    done = state.epoch * n + min(state.position * batch_size, n)
+    bar = progress_bar(progress, total=epochs * n, initial=done, unit=unit)
+    with bar, Workers(n_workers) as pool, _compilation_announced(model, progress):
+        step = Step(model, train, batch_size, optimizer, pool, settings, state.optimizer, seed, max_gradient_norm, weight_decay)
+        epoch = Epoch(step, n, state, bar, seed, on_step)
+        while state.epoch < epochs and not _stopped_early(state, early_stopping):
+            bar.set_description(f"epoch {state.epoch + 1}/{epochs}")
+            rows, seconds = epoch.run()
+            if not epoch.finished:
+                return state.history
+            end_epoch(step, val, state, seed)
+            if progress:
+                line = epoch_line(state.history.rows[-1], epochs, getattr(model, "units", ""))
+                tqdm.write(f"{line}  {rows / seconds:,.0f}{unit}/s")
+            if on_epoch is not None:
+                on_epoch(state)
+    if early_stopping is not None and state.best is not None:
+        _keep_best(model, state, early_stopping, progress)
+    return state.history
+
+
+class Epoch:
+    """The steps of an epoch, from where the state stands."""
+
+    def __init__(self, step, n, state, bar, seed, on_step):
+        self.step, self.n, self.state, self.bar, self.seed, self.on_step = step, n, state, bar, seed, on_step
+        self.finished = False
+
+    def run(self):
+        """A step for each minibatch that is left; the rows done and the seconds taken. `finished` is False if on_step asked to
+        stop before the last."""
+        state, batch_size = self.state, self.step.batch_size
+        before, started = state.sums.rows, time.perf_counter()
+        order = generator(self.seed, PERMUTATION, state.epoch).permutation(self.n)
+        self.finished = True
+        while (start := state.position * batch_size) < self.n:
+            self.take(order[start : start + batch_size])
+            if self.on_step is not None and self.on_step(state):
+                self.finished = False
+                break
+        seconds = time.perf_counter() - started
+        state.seconds += seconds
+        return state.sums.rows - before, seconds
+
+    def take(self, index):
+        """One step, and what the state and the bar say of it."""
+        state, bar = self.state, self.bar
+        terms, culprits = self.step(index, state.step)
+        state.step += 1
+        state.position += 1
+        if culprits:
+            skip(state, culprits)
+        else:
+            state.skipped_in_a_row = 0
+            state.sums.add(terms, len(index))
+        if not bar.disable:
+            bar.set_postfix_str(terms_line(terms._asdict()), refresh=False)
+            bar.update(len(index))
+
+
+def skip(state, culprits):
+    """Count a step that is left out because loss or gradient were not finite; FloatingPointError after three in a row."""
+    state.skipped += 1
+    state.skipped_in_a_row += 1
+    if state.skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
+        raise FloatingPointError(
+            f"{MAX_SKIPPED_IN_A_ROW} steps in a row were not finite (step {state.step}: {', '.join(culprits)}); "
+            "a lower learning rate may help"
+        )
+
+
+def end_epoch(step, val, state, seed):
+    """Measure the validation rows, add a row to the history, note the best epoch so far."""
+    model, terms = step.model, step.model.Terms
+    train_terms = state.sums.means(len(terms._fields))
+    state.epoch, state.position, state.sums = state.epoch + 1, 0, type(state.sums)()
+    settings = validation_settings(model, step.settings_at(state.step - 1))
+    val_terms = None
+    if val is not None:
+        val_terms = validate(model, val, settings, step.batch_size, seed, step.workers)
+    state.history.rows.append(history_row(state, terms, train_terms, val_terms))
+    best = state.best
+    if val is not None and (best is None or best.settings != settings or val_terms[0] < best.loss):
+        state.best = Best(state.epoch, float(val_terms[0]), settings, model.theta.copy())
+
+
+def _stopped_early(state, early_stopping):
+    return early_stopping is not None and state.best is not None and state.epoch - state.best.epoch >= early_stopping
+
+
+def _keep_best(model, state, early_stopping, progress):
+    model.theta = state.best.theta
+    if progress and _stopped_early(state, early_stopping):
+        tqdm.write(f"stopped early: no lower validation loss in {early_stopping} epochs; "
+                   f"kept the weights of epoch {state.best.epoch}")  # fmt: skip
+
+
+def _compilation_announced(model, progress):
+    """Tell who watches why the first step of all takes so long."""
+    if not progress or getattr(model, "backend", "numpy") == "numpy":
+        return contextlib.nullcontext()
+    from npvae.kernels.compile import announced
+
+    return announced(lambda: tqdm.write("compiling the kernels, which happens once and takes some 10 seconds"))
+
+
+def validation_rows(model, x_val, binarize):
+    """The validation data as Rows, None if there are none; ValueError for what cannot be used."""
+    if isinstance(x_val, tuple) and not x_val:
+        raise ValueError("x_val must hold rows, or be None; got ()")
+    return None if x_val is None else Rows.of(model, x_val, "x_val", binarize)
+
+
+def check_training(model, optimizer, epochs, batch_size, seed, steps_per_epoch, workers, settings):
+    """ValueError for arguments of `fit` that cannot be used."""
+    checks.integer("epochs", epochs, 0)
+    checks.integer("batch_size", batch_size, 1)
+    checks.integer("seed", seed, 0)
+    checks.integer("steps_per_epoch", steps_per_epoch, 1)
+    if workers is not None:
+        checks.integer("workers", workers, 1)
+    optim.on_backend(optimizer, model)
+    if model.theta.dtype.kind == "c":
+        raise ValueError(f"a model to be trained must have dtype float32 or float64; got {model.theta.dtype}")
+    if hasattr(model, "check_settings"):
+        model.check_settings(**{name: value for name, value in settings.items() if not callable(value)})
+
+
+def check_regularisation(max_gradient_norm, weight_decay, early_stopping, x_val):
+    """ValueError for arguments of `fit` that cannot be used."""
+    checks.number("weight_decay", weight_decay, 0)
+    if max_gradient_norm is not None:
+        checks.number("max_gradient_norm", max_gradient_norm, 0, exclusive=True)
+    if early_stopping is not None:
+        checks.integer("early_stopping", early_stopping, 1)
+        if x_val is None:
+            raise ValueError("early_stopping needs validation data, x_val")

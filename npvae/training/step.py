@@ -1,0 +1,212 @@
+"""One training step: the gradient of a minibatch, shard by shard, and the update of the parameters.
+
+`share` is the whole idea. `Step` is what `npvae.fit` calls for every minibatch, and may be called by anybody:
+
+    rows = Rows.of(model, x, "x")
+    with Workers(1) as workers:
+        step = Step(model, rows, batch_size=100, optimizer=Adam(1e-3), workers=workers)
+        terms, culprits = step(index=np.arange(100), number=0)          # theta has changed
+"""
+
+import math
+from functools import partial
+
+import numpy as np
+
+from npvae.core.parameters import views_of, zeros
+from npvae.core.randomness import STEP, VALIDATION, Stream, generator
+from npvae.training import optim
+from npvae.training.optim import at_step
+
+
+def share(model, batch, rng, settings, weight, out):
+    """What one shard adds to a step: its share of the Terms; its share of the gradient goes to `out` (P,).
+
+    weight is the shard's share of the batch's rows. A mean over the batch is the weighted sum of the means over its shards, so
+    the weight is the upstream gradient of the shard's loss.
+    """
+    noise = model.draw(rng, *batch, **settings)
+    terms, cache = model.forward(*batch, noise, **settings)
+    model.backward(cache, dloss=weight, out=out)
+    return [weight * value for value in terms]
+
+
+class Step:
+    """The step of a training. The gradient of a batch comes as shares that add up, one per worker, each with noise, buffers and
+    memory of its own.
+
+    rows        of `npvae.data.rows`; without data a step is one shard
+    settings    of the model's draw and forward: values, or callables of the step's number
+    optimizer   one of `npvae.training.optim`, or an object with `step(theta, grad, state)`
+    state       the optimiser's, changed in place; a fresh one if None
+    """
+
+    def __init__(self, model, rows, batch_size, optimizer, workers, settings=None, state=None, seed=0, max_gradient_norm=None,
+                 weight_decay=0.0):  # fmt: skip
+        self.model, self.rows, self.batch_size, self.workers = model, rows, batch_size, workers
+        self.settings, self.optimizer = settings or {}, optim.on_backend(optimizer, model)
+        self.constant = None  # the settings, where none of them is a schedule
+        if not any(map(callable, self.settings.values())):
+            self.constant = self.settings_at(0)
+        if weight_decay and not hasattr(optimizer, "learning_rate"):
+            raise ValueError("weight_decay needs an optimizer with a learning_rate, which it is multiplied by")
+        self.state = optim.initial_state(optimizer, model.theta) if state is None else state
+        self.max_gradient_norm, self.weight_decay = max_gradient_norm, weight_decay
+        n_rows = math.ceil(min(batch_size, len(rows)) / workers.n)  # of the largest shard
+        self.streams = [Stream(seed, STEP, number) for number in range(workers.n)]
+        self.gradients = zeros((workers.n, model.theta.size), model.theta.dtype, place=3)
+        self.x = None
+        if rows.arrays:
+            self.x = np.empty((workers.n, n_rows, rows.arrays[0].shape[1]), rows.dtype)
+        self.workspaces = [None] * workers.n
+        if hasattr(model, "workspace"):
+            settings = self.settings_at(0)
+            self.workspaces = [model.workspace(n_rows, **settings) for _ in range(workers.n)]
+
+    def __call__(self, index, number):
+        """Step `number` on the rows `index`: Terms of the batch, and the names of what was not finite; then nothing changes."""
+        terms, grad, culprits = self.gradient(index, number)
+        if not culprits:
+            self.update(grad)
+        return terms, culprits
+
+    def settings_at(self, number):
+        """The settings of step `number`."""
+        if self.constant is not None:
+            return self.constant
+        return {name: setting_at(value, number) for name, value in self.settings.items()}
+
+    # ------------------------------------------------------------------------------------------------------- gradient
+
+    def gradient(self, index, number):
+        """Terms of the batch, its gradient as shares that add up (shards, P), and the names of what was not finite."""
+        settings = self.settings_at(number)
+        shards = self.workers.shards(index) if self.rows.arrays else [index]
+        weights = [len(shard) / len(index) for shard in shards]
+        if len(shards) > 1 and self.couples_rows(settings):
+            shares = self.joined_shares(shards, number, settings, weights)
+        else:
+            shares = self.workers.map(lambda i: self.share(i, shards[i], number, settings, weights[i]), range(len(shards)))
+        values, bounds = zip(*shares)
+        terms = self.model.Terms(*(values[0] if len(values) == 1 else map(sum, zip(*values))))
+        return terms, self.gradients[: len(shards)], self.culprits(terms, bounds)
+
+    def couples_rows(self, settings):
+        """Whether the loss is no mean over rows, so that the shards have to be joined before their backward passes."""
+        couples = getattr(self.model, "couples_rows", None)
+        return couples is not None and couples(**settings)
+
+    def share(self, i, index, number, settings, weight):
+        """Shard i: its share of the Terms, and a number that is finite only where the squares of its gradient are."""
+        batch, rng = self.draw(i, index, number)
+        out = self.gradients[i]
+        in_one_call = getattr(self.model, "gradient", None)
+        if in_one_call is None:
+            with np.errstate(over="ignore", invalid="ignore"):  # the numbers returned show it
+                return share(self.model, batch, rng, settings, weight, out), np.dot(out, out)
+        noise = self.model.draw(rng, *batch, **settings)
+        # By way of partial: where a worker's stack stands when the kernel begins decides a fifth of its time (on Zen with AVX2,
+        # two workers), and a call with * and ** from here leaves it in a bad place.
+        gradient = partial(in_one_call, *batch, noise, **settings, dloss=weight, out=out, workspace=self.workspaces[i])
+        terms, bound = gradient()
+        return [weight * value for value in terms], bound
+
+    def joined_shares(self, shards, number, settings, weights):
+        """As `share` for every shard, where the loss is no mean over rows: forward on all shards, then backward on each."""
+        model = self.model
+
+        def forward(i):
+            batch, rng = self.draw(i, shards[i], number)
+            return model.forward(*batch, model.draw(rng, *batch, **settings), **settings)
+
+        def backward(i):
+            out = self.gradients[i]
+            model.backward(caches[i], dloss=weights[i], out=out)
+            return np.dot(out, out)
+
+        with np.errstate(over="ignore", invalid="ignore"):
+            terms, caches = zip(*self.workers.map(forward, range(len(shards))))
+            whole, caches = model.join(terms, caches, weights)
+            bounds = self.workers.map(backward, range(len(shards)))
+        return [([weight * value for value in whole], bound) for weight, bound in zip(weights, bounds)]
+
+    def draw(self, i, index, number):
+        """The rows of shard i as a batch, and the generator of its noise: the rows' own random numbers come first."""
+        rng = self.streams[i].at(number)
+        return self.rows.batch(index, rng, None if self.x is None else self.x[i, : len(index)]), rng
+
+    def culprits(self, terms, bounds):
+        """The names of what was not finite, each once: optimisers square the gradient, so its square must be finite too."""
+        if all(map(math.isfinite, (terms[0], *bounds))):
+            return []
+        found = [] if math.isfinite(terms[0]) else ["loss"]
+        for out, bound in zip(self.gradients, bounds):
+            if not math.isfinite(bound):
+                with np.errstate(over="ignore", invalid="ignore"):
+                    named = views_of(out, {name: value.shape for name, value in self.model.parameters.items()}).items()
+                    found += [f"gradient of {name}" for name, g in named if not math.isfinite(np.vdot(g, g))]
+        return list(dict.fromkeys(found))
+
+    # --------------------------------------------------------------------------------------------------------- update
+
+    def update(self, grad):
+        """The optimiser's step with a gradient in shares (shards, P): clipped before, with the weights decayed."""
+        model, optimizer, state = self.model, self.optimizer, self.state
+        if self.max_gradient_norm is not None:
+            optim.clip_gradient_norm(grad, self.max_gradient_norm)
+        if self.weight_decay:
+            learning_rate = at_step(optimizer.learning_rate, state["t"])
+            optim.decay_weights(model.parameters, learning_rate * self.weight_decay)
+        if not isinstance(optimizer, optim.OPTIMIZERS):  # ours add the shares up themselves
+            grad = grad.sum(axis=0)
+        if self.workers.n > 1 and getattr(optimizer, "elementwise", False):
+            self.update_slices(grad)
+        else:
+            optimizer.step(model.theta, grad, state)
+
+    def update_slices(self, grad):
+        """The step of an elementwise optimiser, a slice of the parameters by each worker."""
+        theta, state = self.model.theta, self.state
+        parts = self.workers.parts(theta.size)
+        states = [{name: value[part] if isinstance(value, np.ndarray) else value for name, value in state.items()}
+                  for part in parts]  # fmt: skip
+        handed = [dict(slices) for slices in states]
+        self.workers.map(lambda k: self.optimizer.step(theta[parts[k]], grad[..., parts[k]], states[k]), range(len(parts)))
+        for name, value in states[0].items():
+            if not isinstance(value, np.ndarray):
+                state[name] = value
+            elif value is not handed[0].get(name):  # made by this step, not changed in place
+                state[name] = np.concatenate([slices[name] for slices in states])
+
+
+def setting_at(value, number):
+    """A setting at step `number`: a schedule gives numbers of at least 0, or a name. NumPy's numbers become Python's, since
+    they would decide the dtype of what they multiply."""
+    if callable(value):
+        value = value(number)
+        return value if isinstance(value, str) else at_step(value, number)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def validation_settings(model, settings):
+    """The settings that validation rows are measured with: the model's choice, else those of training."""
+    choose = getattr(model, "validation_settings", None)
+    return settings if choose is None else choose(**settings)
+
+
+def validate(model, rows, settings=None, batch_size=128, seed=0, workers=None):
+    """Means of the model's Terms over `rows`, with settings as numbers. Noise and binarisation depend on the seed alone, so
+    that the values of two epochs differ by the model only; workers, if given, share the batches and change no bit of the
+    result."""
+    n, settings = len(rows), settings or {}
+
+    def sums_of(i):
+        rng = generator(seed, VALIDATION, i)
+        batch = rows.batch(np.arange(i * batch_size, min((i + 1) * batch_size, n)), rng)
+        noise = model.draw(rng, *batch, **settings)
+        with np.errstate(over="ignore", invalid="ignore"):  # the numbers returned show it
+            terms, _ = model.forward(*batch, noise, **settings)
+        return np.multiply(terms, len(batch[0]))
+
+    batches = range(math.ceil(n / batch_size))
+    return model.Terms(*(sum(map(sums_of, batches) if workers is None else workers.deal(sums_of, batches)) / n).tolist())
