@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 import npvae
+from npvae.models.vae import LIKELIHOODS
+from npvae.ops import bounds
 
 torch = pytest.importorskip("torch")
 
@@ -44,9 +46,9 @@ def loss_in_torch(parameters, model, x, eps, beta, objective):
     return nll.mean() + beta * kl.mean()
 
 
-@pytest.mark.parametrize("objective", npvae.bounds.OBJECTIVES)
+@pytest.mark.parametrize("objective", bounds.OBJECTIVES)
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
-@pytest.mark.parametrize("likelihood", npvae.vae.LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])
 def test_every_gradient_is_that_of_autograd(depth, activation, likelihood, backend, objective):

@@ -1,6 +1,7 @@
 """The bounds: against scalar loops and numerical derivatives, and as the bounds on log p(x) that they are."""
 
 import math
+from itertools import pairwise
 
 import naive
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 import test_evaluate
 
 import npvae
-from npvae import bounds, latent
+from npvae.gradcheck import complex_step_grad
+from npvae.ops import bounds, latent
 
 BETAS = [1.0, 0.3, np.array([0.5, 1.0, 2.0])]
 
@@ -26,9 +28,8 @@ def test_elbo_is_the_scalar_loop(beta):
     expected = sum(nll[s, b] / 5 for s in range(5) for b in range(4)) + sum(
         weights[l] * kl[b, l] for b in range(4) for l in range(3)
     )
-    for n_rows in (4, 9):
-        assert bounds.elbo_forward(nll, kl, beta, n_rows)[0] == pytest.approx(expected / n_rows, rel=1e-14)
-    assert bounds.elbo_forward(nll[0], kl, beta, 4)[0] == pytest.approx(bounds.elbo_forward(nll[:1], kl, beta, 4)[0], rel=1e-15)
+    assert bounds.elbo_forward(nll, kl, beta)[0] == pytest.approx(expected / 4, rel=1e-14)
+    assert bounds.elbo_forward(nll[0], kl, beta)[0] == pytest.approx(bounds.elbo_forward(nll[:1], kl, beta)[0], rel=1e-15)
 
 
 @pytest.mark.parametrize("beta", BETAS)
@@ -38,13 +39,12 @@ def test_iwae_is_the_scalar_loop(beta):
     for b in range(4):
         w = [math.exp(-nll[s, b] - sum(weights[l] * kl[s, b, l] for l in range(3))) for s in range(5)]
         expected -= math.log(sum(w) / 5)
-    for n_rows in (4, 9):
-        assert bounds.iwae_forward(nll, kl, beta, n_rows)[0] == pytest.approx(expected / n_rows, rel=1e-13)
+    assert bounds.iwae_forward(nll, kl, beta)[0] == pytest.approx(expected / 4, rel=1e-13)
 
 
-def gradient_of(pair, nll, kl, beta, n_rows=4, dloss=1.7):
+def gradient_of(pair, nll, kl, beta, dloss=1.7):
     forward, backward = pair
-    return [dloss, lambda *parts: dloss * forward(*parts, beta, n_rows)[0], *backward(dloss, forward(nll, kl, beta, n_rows)[1])]
+    return [dloss, lambda *parts: dloss * forward(*parts, beta)[0], *backward(dloss, forward(nll, kl, beta)[1])]
 
 
 ELBO, IWAE = (bounds.elbo_forward, bounds.elbo_backward), (bounds.iwae_forward, bounds.iwae_backward)
@@ -105,30 +105,98 @@ def test_without_free_bits_the_kl_is_their_sum():
     np.testing.assert_array_equal(counts, [True, True])
 
 
+# per_dimension and total, of which: some dimensions count, all, none, no floor
+FREE_BITS = [(0.6, 0.0), (0.0, 1.2), (0.0, 9.0), (0.0, 0.0)]
+
+
+def free_case(S=5, B=6):
+    """nll (S, B) and kl (B, 3) whose means are about 0.1, 0.5 and 1.5."""
+    rng = np.random.default_rng(4)
+    return 2 * rng.standard_normal((S, B)) + 3, np.array([0.2, 1.0, 3.0]) * rng.random((B, 3))
+
+
+@pytest.mark.parametrize(("per_dimension", "total"), FREE_BITS)
+def test_elbo_with_free_bits_is_the_scalar_loop(per_dimension, total):
+    nll, kl = free_case()
+    means = [math.fsum(kl[b, l] for b in range(6)) / 6 for l in range(3)]
+    cost = sum(max(per_dimension, m) for m in means) if per_dimension else max(total, sum(means))
+    expected = math.fsum(nll.flat) / 30 + 0.7 * cost
+    assert bounds.free_bits_elbo_forward(nll, kl, 0.7, per_dimension, total)[0] == pytest.approx(expected, rel=1e-14)
+
+
+@pytest.mark.parametrize(("per_dimension", "total"), FREE_BITS)
+def test_elbo_with_free_bits_has_its_derivative(per_dimension, total):
+    nll, kl = free_case()
+
+    def loss(nll, kl):
+        return 1.7 * bounds.free_bits_elbo_forward(nll, kl, 0.7, per_dimension, total)[0]
+
+    _, cache = bounds.free_bits_elbo_forward(nll, kl, 0.7, per_dimension, total)
+    dnll, dkl = bounds.free_bits_elbo_backward(1.7, cache)
+    naive.assert_is_gradient(dnll, lambda nll: loss(nll, kl), nll)
+    naive.assert_close(dkl, complex_step_grad(lambda kl: loss(nll, kl), kl), tolerance=1e-12)
+    if total > 2:
+        assert not dkl.any()  # none counts
+    elif per_dimension:
+        assert dkl.any(axis=0).tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("rows", [[2, 4], [1, 2, 3], [6]])
+@pytest.mark.parametrize(("per_dimension", "total"), FREE_BITS)
+def test_shards_of_unequal_size_join_to_the_whole_batch(per_dimension, total, rows):
+    """Loss and gradient, the latter by the complex step of the whole batch's loss."""
+    nll, kl = free_case()
+    whole, _ = bounds.free_bits_elbo_forward(nll, kl, 0.7, per_dimension, total)
+    edges, weights = np.cumsum([0, *rows]), [n / 6 for n in rows]
+    shards = [slice(a, b) for a, b in pairwise(edges)]
+    caches = [bounds.free_bits_elbo_forward(nll[:, s], kl[s], 0.7, per_dimension, total)[1] for s in shards]
+    loss, joined = bounds.free_bits_elbo_join(caches, weights)
+    assert loss == pytest.approx(whole, rel=1e-14)
+    grads = [bounds.free_bits_elbo_backward(weight, cache) for weight, cache in zip(weights, joined)]
+    expected_nll = complex_step_grad(lambda nll: bounds.free_bits_elbo_forward(nll, kl, 0.7, per_dimension, total)[0], nll)
+    expected_kl = complex_step_grad(lambda kl: bounds.free_bits_elbo_forward(nll, kl, 0.7, per_dimension, total)[0], kl)
+    naive.assert_close(np.concatenate([dnll for dnll, _ in grads], axis=1), expected_nll, tolerance=1e-13)
+    naive.assert_close(np.concatenate([dkl for _, dkl in grads]), expected_kl, tolerance=1e-13)
+
+
+def test_a_shard_alone_would_count_other_dimensions_than_the_batch():
+    """Without the join each shard decides by its own mean: the test above does see the difference."""
+    nll, kl = free_case()
+    order = np.argsort(kl[:, 1])  # the shard of the smallest KL is below the floor where the batch is above it
+    kl, floor = kl[order], kl[:, 1].mean() - 0.01
+    caches = [bounds.free_bits_elbo_forward(nll[:, s], kl[s], 1.0, floor, 0.0)[1] for s in (slice(2), slice(2, 6))]
+    _, joined = bounds.free_bits_elbo_join(caches, [2 / 6, 4 / 6])
+    alone, together = (bounds.free_bits_elbo_backward(1.0, cache)[1] for cache in (caches[0], joined[0]))
+    assert not alone[:, 1].any()
+    assert together[:, 1].all()
+
+
 def test_of_one_sample_the_importance_weighted_bound_is_the_elbo_with_the_divergence_of_that_sample():
     nll, _, kl = case(S=1)
-    assert bounds.iwae_forward(nll, kl, 1.0, 4)[0] == pytest.approx(bounds.elbo_forward(nll, kl[0], 1.0, 4)[0], rel=1e-14)
+    assert bounds.iwae_forward(nll, kl, 1.0)[0] == pytest.approx(bounds.elbo_forward(nll, kl[0], 1.0)[0], rel=1e-14)
 
 
 def test_weights_of_equal_samples_do_not_change_the_bound():
     nll, _, kl = case(S=1)
-    one = bounds.iwae_forward(nll, kl, 1.0, 4)[0]
-    assert bounds.iwae_forward(np.repeat(nll, 7, axis=0), np.repeat(kl, 7, axis=0), 1.0, 4)[0] == pytest.approx(one, rel=1e-14)
+    one = bounds.iwae_forward(nll, kl, 1.0)[0]
+    assert bounds.iwae_forward(np.repeat(nll, 7, axis=0), np.repeat(kl, 7, axis=0), 1.0)[0] == pytest.approx(one, rel=1e-14)
 
 
 def test_samples_far_apart_do_not_overflow():
     nll = np.array([[1e4], [2e4], [-3e4]])
-    loss, cache = bounds.iwae_forward(nll, np.zeros((3, 1, 2)), 1.0, 1)
+    loss, cache = bounds.iwae_forward(nll, np.zeros((3, 1, 2)), 1.0)
     assert loss == pytest.approx(-3e4 + math.log(3), rel=1e-15)
     np.testing.assert_array_equal(bounds.iwae_backward(1.0, cache)[0], [[0], [0], [1]])
 
 
 def test_sums_of_float32_terms_are_in_float64():
     kl = np.full((1000, 4), 0.1, np.float32)
-    loss, _ = bounds.elbo_forward(np.zeros(1000), kl, 1.0, 1)
+    loss, _ = bounds.elbo_forward(np.zeros(1000), kl, 1.0)
+    assert loss == pytest.approx(4 * float(np.float32(0.1)), rel=1e-12)
+    loss, _ = bounds.iwae_forward(np.zeros((1, 1)), kl.reshape(1, 1, -1), 1.0)
     assert loss == pytest.approx(4000 * float(np.float32(0.1)), rel=1e-12)
-    loss, _ = bounds.iwae_forward(np.zeros((1, 1)), kl.reshape(1, 1, -1), 1.0, 1)
-    assert loss == pytest.approx(4000 * float(np.float32(0.1)), rel=1e-12)
+    loss, _ = bounds.free_bits_elbo_forward(np.zeros(1000), kl, 1.0, 0.05, 0.0)
+    assert loss == pytest.approx(4 * float(np.float32(0.1)), rel=1e-12)
 
 
 def test_bounds_rise_with_the_number_of_samples_towards_log_p_in_expectation():
@@ -160,7 +228,8 @@ def test_terms_of_the_importance_weighted_bound():
     z = mu + np.exp(logvar / 2) * eps
     assert terms.kl == pytest.approx(latent.sampled_kl_forward(z, logvar, eps)[0].sum(axis=-1).mean(), rel=1e-12)
     assert terms.loss < terms.nll + terms.kl
-    shares = [model.forward(x[rows], eps[:, rows], 0.7, "iwae", batch_size=4)[0] for rows in (slice(1), slice(1, 4))]
+    shares = [np.multiply(weight, model.forward(x[rows], eps[:, rows], 0.7, "iwae")[0])
+              for weight, rows in [(1 / 4, slice(1)), (3 / 4, slice(1, 4))]]  # fmt: skip
     np.testing.assert_allclose(np.sum(shares, axis=0), model.forward(x, eps, 0.7, "iwae")[0], rtol=1e-13)
 
 

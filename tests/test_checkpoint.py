@@ -1,218 +1,157 @@
-"""The file format: what is written is read, damage is noticed, and nothing on disk is lost."""
+"""Checkpoints of a run: what is written is read, the last two are kept, and one that cannot be read is named."""
 
 import json
-import os
-import struct
 
+import faults
+import mean_field
 import numpy as np
 import pytest
 
 import npvae
-from npvae import checkpoint
+from npvae.core import files
+from npvae.training import checkpoint
+from npvae.training.state import Best, History, Sums, TrainingState, columns
 
-ARRAYS = {"theta": np.arange(5.0), "m": np.ones((2, 3), np.float32)}
-
-
-def test_what_is_written_is_read(tmp_path):
-    checkpoint.write(tmp_path / "a.npz", ARRAYS, {"epoch": 3, "name": "β"})
-    arrays, metadata = checkpoint.read(tmp_path / "a.npz")
-    assert arrays.keys() == ARRAYS.keys()
-    for name, value in ARRAYS.items():
-        np.testing.assert_array_equal(arrays[name], value)
-        assert arrays[name].dtype == value.dtype
-    assert (metadata["epoch"], metadata["name"], metadata["schema"]) == (3, "β", checkpoint.SCHEMA)
+ROW = dict.fromkeys(columns(npvae.Terms), 1.0)
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"w": np.zeros((2, 3))},
-        {"v": np.zeros((3, 2))},
-        {"v": np.zeros((2, 3), np.int64)},
-        {"v": np.ones((2, 3))},
-        {"v": np.zeros((2, 3)), "w": np.zeros((2, 3))},
-    ],
-)
-def test_digest_tells_names_shapes_dtypes_and_values_apart(other):
-    assert checkpoint.digest(other) != checkpoint.digest({"v": np.zeros((2, 3))})
+def small_model():
+    return npvae.VAE(4, 1, (), backend="numpy")
 
 
-def test_digest_does_not_depend_on_the_order_of_arrays_or_memory():
-    square = np.arange(6.0).reshape(2, 3)
-    assert checkpoint.digest({"a": square, "b": ARRAYS["m"]}) == checkpoint.digest(
-        {"b": ARRAYS["m"], "a": np.asfortranarray(square)}
-    )
+def some_state(model):
+    """A state with a value of its own for everything."""
+    optimizer = {"t": 7, "m": model.theta + 1, "v": model.theta**2}
+    best = Best(2, 0.5, {"objective": "elbo", "beta": 0.25}, model.theta + 2)
+    return TrainingState(optimizer, epoch=2, position=4, sums=Sums([1.0, 2.0, 3.0, 4.0], 5), step=9, seconds=1.5, skipped=3,
+                         skipped_in_a_row=1, history=History([ROW, {**ROW, "val_loss": None}]), best=best,
+                         settings={"seed": 5, "workers": 2})  # fmt: skip
 
 
-class Pickled:
-    """An object that leaves a trace where it is unpickled."""
-
-    def __reduce__(self):
-        return print, ("unpickled",)
-
-
-def test_nothing_is_unpickled(tmp_path, capsys):
-    with (tmp_path / "a.npz").open("wb") as file:
-        np.savez(file, metadata=np.array([Pickled()], dtype=object))
-    with pytest.raises(ValueError, match="not an npvae checkpoint, or damaged"):
-        checkpoint.read(tmp_path / "a.npz")
-    assert not capsys.readouterr().out
-
-
-def write_foreign_metadata(path):
-    with path.open("wb") as file:
-        np.savez(file, metadata=np.frombuffer(b"[1, 2]", np.uint8), **ARRAYS)
+def test_progress_is_read_as_it_was_saved(tmp_path):
+    model = small_model()
+    state = some_state(model)
+    checkpoint.save_progress(tmp_path, model, state)
+    read_model, read = checkpoint.load_progress(tmp_path)
+    np.testing.assert_array_equal(read_model.theta, model.theta)
+    assert read.optimizer.keys() == state.optimizer.keys()
+    for name, value in state.optimizer.items():
+        np.testing.assert_array_equal(read.optimizer[name], value)
+    for name in ("epoch", "position", "step", "seconds", "skipped", "skipped_in_a_row", "sums", "settings"):
+        assert getattr(read, name) == getattr(state, name)
+    assert read.history.rows == state.history.rows
+    np.testing.assert_array_equal(read.best.theta, state.best.theta)
+    assert (read.best.epoch, read.best.loss, read.best.settings) == (2, 0.5, {"objective": "elbo", "beta": 0.25})
 
 
-def write_without_metadata(path):
-    with path.open("wb") as file:
-        np.savez(file, **ARRAYS)
+def test_metrics_are_the_rows_of_the_history_one_a_line(tmp_path):
+    model = small_model()
+    state = some_state(model)
+    checkpoint.save_progress(tmp_path, model, state)
+    lines = (tmp_path / checkpoint.METRICS).read_text().splitlines()
+    assert [json.loads(line) for line in lines] == state.history.rows
+    assert list(json.loads(lines[0])) == [
+        "epoch", "step", "seconds", "train_loss", "train_nll", "train_kl", "train_clipped", "val_loss", "val_nll", "val_kl",
+        "val_clipped",
+    ]  # fmt: skip
 
 
-def write_newer(path):
-    header = json.dumps({"schema": 99, "sha256": checkpoint.digest(ARRAYS)}).encode()
-    with path.open("wb") as file:
-        np.savez(file, metadata=np.frombuffer(header, np.uint8), **ARRAYS)
+def test_both_checkpoints_damaged_are_both_named(tmp_path):
+    faults.stopped_at(tmp_path, 10)
+    for name in (checkpoint.NEWEST, checkpoint.PREVIOUS):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"checkpoint\.npz: not an npvae .*; .*checkpoint\.previous\.npz: not an npvae"):
+        checkpoint.load_progress(tmp_path)
 
 
-def write_changed(path):
-    header = json.dumps({"schema": checkpoint.SCHEMA, "sha256": checkpoint.digest(ARRAYS)}).encode()
-    with path.open("wb") as file:
-        np.savez(file, metadata=np.frombuffer(header, np.uint8), **{**ARRAYS, "theta": np.arange(1, 6.0)})
+def test_the_last_two_checkpoints_and_the_best_model_are_kept(tmp_path):
+    _, state = faults.train(tmp_path)
+    previous = files.read(tmp_path / checkpoint.PREVIOUS)[1]["training"]
+    newest = files.read(tmp_path / checkpoint.NEWEST)[1]["training"]
+    assert (previous["epoch"], newest["epoch"]) == (faults.EPOCHS - 1, faults.EPOCHS)
+    best = npvae.VAE.load(tmp_path / checkpoint.BEST)
+    np.testing.assert_array_equal(best.theta, state.best.theta)
+    rows = state.history.rows
+    assert state.best.loss == rows[state.best.epoch - 1]["val_loss"]
 
 
-def write_one_array(path):
-    with path.open("wb") as file:
-        np.save(file, ARRAYS["theta"])
+def test_load_model_is_the_last_or_the_best(tmp_path):
+    model = small_model()
+    state = some_state(model)
+    checkpoint.save_progress(tmp_path, model, state)
+    np.testing.assert_array_equal(checkpoint.load_model(tmp_path).theta, model.theta)
+    np.testing.assert_array_equal(checkpoint.load_model(tmp_path, best=True).theta, model.theta + 2)
+    state.best = None
+    checkpoint.save_progress(tmp_path, model, state)
+    np.testing.assert_array_equal(checkpoint.load_model(tmp_path, best=True).theta, model.theta)
 
 
-def write_unknown_compression(path):
-    checkpoint.write(path, ARRAYS, {})
-    content = path.read_bytes()
-    method = content.index(b"PK\x01\x02") + 10  # of the first entry of the archive's directory
-    path.write_bytes(content[:method] + struct.pack("<H", 99) + content[method + 2 :])
+@pytest.mark.parametrize(("changes", "sound"), [
+    ({}, True), ({"skipped_in_a_row": 1}, False), ({"position": 3}, True),
+    ({"history": History([{**ROW, "val_loss": float("nan")}])}, False),
+    ({"history": History([{**ROW, "val_loss": float("nan")}]), "position": 3}, True),
+    ({"history": History([{**ROW, "val_loss": None}])}, True),
+])  # fmt: skip
+def test_a_state_is_sound_where_its_last_step_and_epoch_were_finite(changes, sound):
+    assert checkpoint.is_sound(TrainingState({"t": 1}, **{"history": History([ROW]), **changes})) == sound
 
 
-def write_truncated(path):
-    checkpoint.write(path, ARRAYS, {})
-    path.write_bytes(path.read_bytes()[:-100])
+def test_a_folder_without_checkpoints_says_so(tmp_path):
+    assert not checkpoint.has_progress(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"checkpoint\.npz does not exist: .* was stopped before its first save"):
+        checkpoint.load_progress(tmp_path)
+    checkpoint.save_progress(tmp_path, small_model(), some_state(small_model()))
+    assert checkpoint.has_progress(tmp_path)
 
 
-DAMAGE = {
-    "empty": (lambda path: path.write_bytes(b""), "not an npvae checkpoint, or damaged"),
-    "text": (lambda path: path.write_text("hello"), "not an npvae checkpoint, or damaged"),
-    "a single array": (lambda path: path.write_bytes(b"\x93NUMPY\x01\x00garbage"), "not an npvae checkpoint, or damaged"),
-    "metadata of another kind": (write_foreign_metadata, "not an npvae checkpoint, or damaged"),
-    "an intact array": (write_one_array, "not an npvae checkpoint, or damaged"),
-    "unknown compression": (write_unknown_compression, "not an npvae checkpoint, or damaged"),
-    "no metadata": (write_without_metadata, "not an npvae checkpoint, or damaged"),
-    "truncated": (write_truncated, "not an npvae checkpoint, or damaged"),
-    "newer schema": (write_newer, "schema 99"),
-    "changed array": (write_changed, "do not match their SHA-256"),
-}
+def rewritten(folder, change):
+    """The newest checkpoint with its metadata and arrays as `change` leaves them, and no other."""
+    arrays, metadata = files.read(folder / checkpoint.NEWEST)
+    change(metadata["training"], arrays)
+    files.write(folder / checkpoint.NEWEST, arrays, {name: metadata[name] for name in ("model", "training")})
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_damage_is_a_value_error_that_names_the_file(tmp_path, damage):
-    path = tmp_path / "run.npz"
-    spoil, message = DAMAGE[damage]
-    spoil(path)
-    with pytest.raises(ValueError, match=message) as error:
-        checkpoint.read(path)
-    assert "run.npz" in str(error.value)
+@pytest.mark.parametrize("change", [
+    lambda training, arrays: training.pop("position"),
+    lambda training, arrays: training.update(epoch=-1),
+    lambda training, arrays: training.update(epoch=1),
+    lambda training, arrays: training.update(step=2.5),
+    lambda training, arrays: training["optimizer"].update(t="7"),
+    lambda training, arrays: training["optimizer"].pop("t"),
+    lambda training, arrays: training["history"][0].update(train_loss="1"),
+    lambda training, arrays: training["history"][0].update(more=1.0),
+    lambda training, arrays: training["sums"].update(terms=[1.0]),
+    lambda training, arrays: training.update(seconds=-1),
+    lambda training, arrays: training["best"].update(loss=None),
+    lambda training, arrays: training["settings"].update(workers=1.5),
+    lambda training, arrays: arrays.pop("best.theta"),
+    lambda training, arrays: arrays.update({"best.theta": np.zeros(3, np.float32)}),
+])  # fmt: skip
+def test_a_training_state_that_cannot_be_is_refused(tmp_path, change):
+    checkpoint.save_progress(tmp_path, small_model(), some_state(small_model()))
+    rewritten(tmp_path, change)
+    with pytest.raises(ValueError, match=r"checkpoint\.npz: holds a model but no training state"):
+        checkpoint.load_progress(tmp_path)
+
+
+def test_a_run_of_another_class_needs_to_be_told_the_class(tmp_path):
+    model = mean_field.MeanField(5)
+    npvae.fit(model, np.eye(5), epochs=1, progress=False,
+              on_epoch=lambda state: checkpoint.save_progress(tmp_path, model, state))  # fmt: skip
+    with pytest.raises(ValueError, match=r"checkpoint\.npz: not a saved npvae model \(a model of class MeanField"):
+        checkpoint.load_progress(tmp_path)
+    loaded, state = checkpoint.load_progress(tmp_path, mean_field.MeanField)
+    np.testing.assert_array_equal(loaded.theta, model.theta)
+    assert list(state.history.rows[0]) == ["epoch", "step", "seconds", "train_loss", "val_loss"]
+
+
+def test_a_run_of_an_older_schema_is_refused_with_one_line(tmp_path, monkeypatch):
+    faults.stopped_at(tmp_path, 10)
+    for name in (checkpoint.NEWEST, checkpoint.PREVIOUS):
+        arrays, metadata = files.read(tmp_path / name)
+        monkeypatch.setattr(files, "SCHEMA", 2)
+        files.write(tmp_path / name, arrays, {part: metadata[part] for part in ("model", "training")})
+        monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"checkpoint\.npz: a file of schema 2, .* reads schema 3: train again") as error:
+        checkpoint.load_progress(tmp_path)
     assert "\n" not in str(error.value)
-
-
-def test_any_flipped_byte_of_the_arrays_is_noticed(tmp_path):
-    path = tmp_path / "run.npz"
-    checkpoint.write(path, {"theta": np.zeros(64)}, {})
-    whole = path.read_bytes()
-    start = whole.index(bytes(512))
-    for offset in range(start, start + 512, 37):
-        path.write_bytes(whole[:offset] + b"\x01" + whole[offset + 1 :])
-        with pytest.raises(ValueError, match="damaged"):
-            checkpoint.read(path)
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):
-    path = tmp_path / "run.npz"
-    checkpoint.write(path, ARRAYS, {"epoch": 1})
-    names = []
-
-    def fail(file, **arrays):
-        file.write(b"half")
-        names.extend(p.name for p in tmp_path.iterdir())
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np, "savez", fail)
-    with pytest.raises(OSError, match="No space left"):
-        npvae.VAE(4, 1, (), backend="numpy").save(path)
-    assert len(names) == 2  # the new file grows beside the old one, on the same disk
-    assert [p.name for p in tmp_path.iterdir()] == ["run.npz"]
-    assert checkpoint.read(path)[1]["epoch"] == 1
-
-
-def test_bytes_are_on_the_disk_before_the_old_file_goes(tmp_path, monkeypatch):
-    events = []
-    monkeypatch.setattr(os, "fsync", lambda handle: events.append(os.fstat(handle).st_size))
-    replace = os.replace
-    monkeypatch.setattr(os, "replace", lambda *paths: (events.append("replace"), replace(*paths)))
-    checkpoint.replace_file(tmp_path / "a", lambda file: file.write(b"four"))
-    assert events[:2] == [4, "replace"]
-    assert len(events) == 3  # then the folder, which holds the name
-
-
-def test_a_file_keeps_the_name_it_was_given(tmp_path):
-    npvae.VAE(4, 1, (), backend="numpy").save(str(tmp_path / "model"))
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
-    assert npvae.VAE.load(str(tmp_path / "model")).n_features == 4
-
-
-def test_a_missing_file_is_an_os_error(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        npvae.VAE.load(tmp_path / "none.npz")
-
-
-SMALL = {"n_features": 4, "n_latent": 2, "hidden": []}  # 32 parameters
-
-
-@pytest.mark.parametrize(
-    ("arrays", "metadata", "message"),
-    [
-        ({"theta": np.zeros(3)}, {}, "not a saved npvae model"),
-        ({}, {"model": SMALL}, "not a saved npvae model"),
-        ({"theta": np.zeros(3)}, {"model": {**SMALL, "n_features": -4}}, "not a saved npvae model"),
-        ({"theta": np.zeros(32)}, {"model": {**SMALL, "wrong": 4}}, "not a saved npvae model"),
-        ({"theta": np.zeros(32)}, {"model": [4]}, "not a saved npvae model"),
-        ({"theta": np.zeros(31, np.float32)}, {"model": SMALL}, r"theta of shape \(31,\) for 32 parameters"),
-        ({"theta": np.zeros((32, 1), np.float32)}, {"model": SMALL}, r"must be float32 \(32,\); got float32 \(32, 1\)"),
-        ({"theta": np.zeros(32)}, {"model": SMALL}, r"must be float32 \(32,\); got float64 \(32,\)"),
-        ({"theta": np.full(32, np.nan, np.float32)}, {"model": SMALL}, "theta must be finite"),
-    ],
-)
-def test_a_checkpoint_that_is_no_model_is_refused(tmp_path, arrays, metadata, message):
-    checkpoint.write(tmp_path / "a.npz", arrays, metadata)
-    with pytest.raises(ValueError, match=message) as error:
-        npvae.VAE.load(tmp_path / "a.npz")
-    assert "a.npz" in str(error.value)
-
-
-def test_any_flipped_bit_is_harmless_or_a_value_error_that_names_the_file(tmp_path):
-    path = tmp_path / "run.npz"
-    checkpoint.write(path, {"theta": np.arange(6.0)}, {"epoch": 1})
-    whole = path.read_bytes()
-    refused, harmless = 0, 0
-    for offset in range(len(whole)):
-        flipped = bytearray(whole)
-        flipped[offset] ^= 1 << offset % 8
-        path.write_bytes(flipped)
-        try:
-            arrays, metadata = checkpoint.read(path)
-        except ValueError as error:
-            refused += "run.npz" in str(error)
-        else:
-            np.testing.assert_array_equal(arrays["theta"], np.arange(6.0))
-            assert metadata["epoch"] == 1
-            harmless += 1
-    assert refused + harmless == len(whole)
-    assert refused > harmless

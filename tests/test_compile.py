@@ -2,6 +2,8 @@
 
 import functools
 import importlib.util
+import subprocess
+import sys
 import textwrap
 import threading
 import time
@@ -76,10 +78,10 @@ def test_a_cache_is_stale_when_the_source_of_any_kernel_has_changed(load, monkey
 
 
 def test_sources_covers_every_file_of_the_kernels(monkeypatch, tmp_path):
-    kernels = tmp_path / "npvae" / "kernels"
-    kernels.mkdir(parents=True)
-    files = [kernels / "compile.py", kernels / "elementary.py", kernels.parent / "latent.py"]
+    kernels, ops = tmp_path / "npvae" / "kernels", tmp_path / "npvae" / "ops"
+    files = [kernels / "compile.py", kernels / "elementary.py", ops / "latent.py"]
     for path in files:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("1")
     monkeypatch.setattr(compiling, "__file__", str(files[0]))
     digests = {compiling.sources()}
@@ -120,22 +122,123 @@ def test_compilation_is_announced_once_and_loading_from_the_cache_is_not(load):
     doubles(load())
 
 
+FACTORY = """
+from numba.core import event
+from npvae.kernels.compile import jit
+
+def _add(x):
+    return x + 1
+
+def _double(x):
+    return 2 * x
+
+add, double = jit(_add), jit(_double)
+
+def made(op, n, doubled):
+    def _repeated(x):
+        for _ in range(n):
+            x = op(x)
+        return x
+    repeated = jit(_repeated)
+    def _outer(x):
+        return 2 * repeated(x) if doubled else repeated(x)
+    return jit(_outer)
+
+class Counter(event.Listener):
+    n = 0
+    def on_start(self, _):
+        self.n += 1
+    def on_end(self, _):
+        pass
+
+def run(*variants):
+    counter = Counter()
+    with event.install_listener("numba:compile", counter):
+        print(*(made(*variant)(3.0) for variant in variants))
+    print("compiled" if counter.n else "loaded")
+"""
+
+
+@pytest.fixture
+def run_factory(tmp_path):
+    """run_factory("add, 2, False", ...) makes and calls these kernels of a factory in a new process: their results, and
+    whether anything was compiled."""
+    (tmp_path / "factory.py").write_text(FACTORY)
+
+    def run(*variants):
+        calls = ", ".join(f"(factory.{variant})" for variant in variants)
+        command = [sys.executable, "-c", f"import factory; factory.run({calls})"]
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        results, how = result.stdout.splitlines()
+        return [float(value) for value in results.split()], how
+
+    return run
+
+
+def test_kernels_of_a_factory_are_cached_each_for_what_its_free_variables_hold(run_factory):
+    variants = {"add, 3, False": 6, "add, 3, True": 12, "double, 3, False": 24, "add, 4, False": 7}
+    names, results = list(variants), list(variants.values())
+    assert run_factory(*names[:2]) == (results[:2], "compiled")  # each pair by a process of its own
+    assert run_factory(*names[2:]) == (results[2:], "compiled")
+    assert run_factory(*names) == (results, "loaded")
+
+
+def test_a_function_s_identity_is_its_name_and_what_its_free_variables_hold():
+    def made(op, n):
+        def repeated():
+            return op, n
+
+        return repeated
+
+    def plain():
+        pass
+
+    identities = [compiling.identity(made(op, n)) for op in (plain, compiling.jit(plain), made, "op") for n in (1, 2, 1.0)]
+    assert identities[:3] == identities[3:6]  # a kernel is known by the function that it was compiled from
+    assert len(set(identities)) == 9
+    assert "0x" not in "".join(identities)  # an address would differ from process to process
+
+
+def test_the_names_of_kernels_of_a_factory_differ():
+    """Numba calls its files and its machine code by these names."""
+
+    def made(n):
+        def power(x):
+            return x**n
+
+        return compiling.jit(power)
+
+    names = [made(n).py_func.__qualname__ for n in (2, 3, 2)]
+    assert names[0] == names[2] != names[1]
+    assert all(name.startswith("power_") for name in names)
+
+
 def test_workers_that_ask_for_the_same_gradient_at_once_get_one_kernel(monkeypatch):
     made, together = [], threading.Barrier(3)
 
-    def slow_jit(function):
-        made.append(function)
+    @functools.cache
+    def slow_factory(*names):
+        made.append(names)
         time.sleep(0.02)
-        return function
+        return lambda *arguments: len(made)
 
     def ask(_):
         together.wait()
-        return vae.gradient_kernel("tanh", "bernoulli", "elbo")
+        return vae.vae_gradient(None, None, np.zeros((1, 2)), 1.0, "elbo", "bernoulli", 1, 1, None, workspace)
 
-    for name in ("_gradient_kernel", "_stack_kernels"):  # none of them made yet
-        monkeypatch.setattr(vae, name, functools.cache(getattr(vae, name).__wrapped__))
-    monkeypatch.setattr(vae, "jit", slow_jit)
+    workspace = vae.Workspace("tanh", None, 1, None, None, 0)
+    monkeypatch.setattr(vae, "gradient_kernel", slow_factory)
     with ThreadPoolExecutor(3) as pool:
-        kernels = list(pool.map(ask, range(3)))
-    assert len(set(kernels)) == 1
-    assert len(made) == 3  # two stacks of layers, and the model of both
+        assert list(pool.map(ask, range(3))) == [1, 1, 1]
+    assert made == [("tanh", "bernoulli", "elbo")]
+
+
+def test_all_likelihoods_and_objectives_share_the_kernels_of_the_layers():
+    def held(kernel):
+        function = kernel.py_func
+        return dict(zip(function.__code__.co_freevars, (cell.cell_contents for cell in function.__closure__)))
+
+    one, other = (held(vae.gradient_kernel("tanh", *names)) for names in [("bernoulli", "elbo"), ("gaussian", "iwae")])
+    assert one["layers_forward"] is other["layers_forward"]
+    assert one["layers_backward"] is other["layers_backward"]
+    assert one["importance_weighted"] is not other["importance_weighted"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import npvae
-from npvae import evaluate
+from npvae.models import evaluate
 
 
 def small_model(n_latent):
@@ -110,7 +110,8 @@ def test_passes_of_many_rows_and_samples_give_the_same(monkeypatch):
         monkeypatch.setattr(evaluate, "ROWS_PER_PASS", rows_per_pass)
         np.testing.assert_allclose(evaluate.log_likelihood(model, x, 5, 0), log_p, rtol=1e-11)
         assert evaluate.elbo(model, x, 0, 2).kl == pytest.approx(evaluate.kl_per_dimension(model, x).sum(), rel=1e-12)
-        np.testing.assert_allclose(evaluate.posterior_means(model, x)[0], model.encode(x)[0], rtol=1e-12)
+        for whole, once in zip(evaluate.posterior(model, x), model.encode(x)):
+            np.testing.assert_allclose(whole, once, rtol=1e-12)
 
 
 def test_log_sum_exp_does_not_overflow():
@@ -126,10 +127,11 @@ def test_active_units_are_those_whose_mean_moves_with_x():
     x[::2, 0] = 1  # Var(x0) = 1/4, so Var(mu) = 0.25, 0.009, 0
     np.testing.assert_array_equal(evaluate.active_units(model, x), [True, False, False])
     np.testing.assert_array_equal(evaluate.active_units(model, x, threshold=0.009), [True, True, False])
-    mu, kl = evaluate.posterior_means(model, x)
+    mu, logvar = evaluate.posterior(model, x)
     np.testing.assert_allclose(mu, x[:, :1] * [1, 0.19, 0], atol=1e-15)
-    np.testing.assert_allclose(kl, [0.25, 0.19**2 / 4, 0], atol=1e-15)
-    np.testing.assert_array_equal(evaluate.kl_per_dimension(model, x), kl)
+    np.testing.assert_array_equal(logvar, np.zeros((4, 3)))
+    assert mu.dtype == logvar.dtype == np.float64
+    np.testing.assert_allclose(evaluate.kl_per_dimension(model, x), [0.25, 0.19**2 / 4, 0], atol=1e-15)
 
 
 def test_bits_per_dimension():
@@ -154,7 +156,7 @@ def test_draws_differ_between_passes_and_between_samples(monkeypatch):
     assert evaluate.elbo(model, rows[:1], 0, 4).standard_error > 0
 
 
-@pytest.mark.parametrize("call", [evaluate.log_likelihood, evaluate.elbo, evaluate.posterior_means])
+@pytest.mark.parametrize("call", [evaluate.log_likelihood, evaluate.elbo, evaluate.posterior])
 def test_grey_levels_beyond_1_are_refused(call):
     with pytest.raises(ValueError, match="x must lie in"):
         call(small_model(2)[0], np.full((2, 6), 255.0))

@@ -1,5 +1,6 @@
 """The examples run and say what they claim."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -29,6 +30,26 @@ def test_vae_in_one_file_runs_from_the_command_line():
     assert losses[-1] < losses[0] < 144 * np.log(2)
     assert float(re.search(r"gradient: (\S+)", out)[1]) < 1e-12
     assert float(re.search(r"correlation (\S+)", out)[1]) > 0.9
+
+
+def test_vae_in_one_file_imports_numpy_and_sys_only():
+    tree = ast.parse((EXAMPLES / "vae_in_one_file.py").read_text(encoding="utf-8"))
+    assert not any(isinstance(node, ast.ImportFrom) for node in ast.walk(tree))
+    imports = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    assert sorted(imports) == ["numpy", "sys"]
+
+
+def test_vae_in_one_file_simulates_the_ising_model(one_file):
+    """The mean energy at each temperature is Kaufman's exact one of the finite lattice, within 5 standard errors."""
+    temperatures, n, size = [1.5, 2.27, 4.0], 4000, 4
+    spins = one_file.ising(temperatures, n, size, sweeps=60, rng=np.random.default_rng(1))
+    assert spins.shape == (3 * n, size**2)
+    assert set(np.unique(spins)) == {-1, 1}
+    energy = npvae.data.ising.energy_per_spin(spins, size).reshape(3, n)
+    expected = [npvae.data.ising.kaufman_energy(T, size) for T in temperatures]
+    standard_error = energy.std(axis=1) / np.sqrt(n)
+    assert np.all(np.abs(energy.mean(axis=1) - expected) < 5 * standard_error)
+    assert abs(spins.mean()) < 0.05  # without a field, up is as likely as down
 
 
 def test_vae_in_one_file_is_the_package_s_model(one_file):

@@ -22,8 +22,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import npvae
-from npvae import checkpoint, runs, saving
+from npvae.app import commands, run_folder
+from npvae.app import settings as app_settings
+from npvae.core import files
 from npvae.data import arrays, mnist
+from npvae.training import checkpoint
 
 N_INPUTS = int(os.environ.get("NPVAE_FUZZ", 200))
 MEMORY = 150e6  # bytes that all inputs of a reader together may add to the process' peak
@@ -124,25 +127,35 @@ def test_data_files(name, read, valid, tmp_path):
     run_on(read, tmp_path / name, damaged(valid))
 
 
-def run_folder(folder):
+def run_in(folder):
+    """A run folder with a checkpoint in the middle of an epoch and a config."""
     faults.stopped_at(folder, 9)
-    arguments = {**runs.DEFAULTS, "data": "ising", "data_dir": None, "workers": None}
-    runs.write_config(folder, arguments, npvae.VAE(12, 2, (6,)), (3, 4))
+    arguments = {**app_settings.defaults(npvae.VAE), "model": "vae", "data_dir": None, "workers": None}
+    run_folder.write_config(folder, arguments, npvae.VAE(12, 2, (6,)), (3, 4))
     return folder
 
 
+def read_config(path):
+    """All that a command reads of a config, and does with it before it looks at data or checkpoints."""
+    kind, arguments, config = commands._config(path.parent)
+    run_folder.changes_since(config)
+    if arguments["model"] == "vae":
+        app_settings.step_settings(kind, arguments, 3)
+        app_settings.learning_rate(arguments, 100)
+
+
 def test_checkpoints(tmp_path):
-    folder = run_folder(tmp_path)
-    whole = (folder / saving.NEWEST).read_bytes()
-    (folder / saving.PREVIOUS).unlink()
-    run_on(lambda path: saving.load_progress(path.parent), folder / saving.NEWEST, damaged([whole]))
+    folder = run_in(tmp_path)
+    whole = (folder / checkpoint.NEWEST).read_bytes()
+    (folder / checkpoint.PREVIOUS).unlink()
+    run_on(lambda path: checkpoint.load_progress(path.parent), folder / checkpoint.NEWEST, damaged([whole]))
     run_on(npvae.VAE.load, tmp_path / "model.npz", damaged([whole]))
 
 
 def test_config(tmp_path):
-    path = run_folder(tmp_path) / "config.json"
+    path = run_in(tmp_path) / "config.json"
     whole = path.read_bytes()
-    run_on(lambda path: runs.read_config(path.parent), path, damaged([whole]))
+    run_on(read_config, path, damaged([whole]))
 
 
 # Few letters: hypothesis builds tables of 200 MB to draw from all of Unicode.
@@ -179,31 +192,31 @@ def changed(draw, whole):
 
 def test_checkpoints_whose_metadata_say_something_else(tmp_path):
     """The arrays and their digest are sound; what is said about them need not be."""
-    folder = run_folder(tmp_path)
-    path = folder / saving.NEWEST
-    contents, metadata = checkpoint.read(path)
-    (folder / saving.PREVIOUS).unlink()
+    folder = run_in(tmp_path)
+    path = folder / checkpoint.NEWEST
+    contents, metadata = files.read(path)
+    (folder / checkpoint.PREVIOUS).unlink()
     metadata = {name: metadata[name] for name in ("model", "training")}
 
     @fuzz
     @given(changed(metadata))
     def one(metadata):
-        checkpoint.write(path, contents, metadata)
-        sound_or_refused(lambda path: saving.load_progress(path.parent), path)
+        files.write(path, contents, metadata)
+        sound_or_refused(lambda path: checkpoint.load_progress(path.parent), path)
 
     with bounded_memory():
         one()
 
 
 def test_configs_that_say_something_else(tmp_path):
-    path = run_folder(tmp_path) / "config.json"
+    path = run_in(tmp_path) / "config.json"
     whole = json.loads(path.read_text())
 
     @fuzz
     @given(changed(whole))
     def one(config):
         path.write_text(json.dumps(config))
-        sound_or_refused(lambda path: runs.read_config(path.parent), path)
+        sound_or_refused(read_config, path)
 
     with bounded_memory():
         one()
@@ -260,6 +273,6 @@ def test_a_model_larger_than_its_file_is_not_built(tmp_path):
     with bounded_memory():
         for n_features, hidden in [(10**9, []), (4, [30_000, 30_000])]:
             config = {"n_features": n_features, "n_latent": 2, "hidden": hidden}
-            checkpoint.write(path, {"theta": np.zeros(50_000, np.float32)}, {"model": config})
+            files.write(path, {"theta": np.zeros(50_000, np.float32)}, {"model": config})
             with pytest.raises(ValueError, match=r"model\.npz: not a saved npvae model"):
                 npvae.VAE.load(path)

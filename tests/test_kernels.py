@@ -1,5 +1,6 @@
 """Each compiled composite equals its NumPy twin, in float64 to 1e-13 and in float32 to 2e-6 of the largest value."""
 
+import inspect
 import itertools
 from types import FunctionType, SimpleNamespace
 from unittest.mock import Mock
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 
 import npvae
-from npvae import layers
-from npvae.backend import NUMPY, load_ops
-from npvae.kernels import NUMBA, bounds, dense, sparse
+from npvae import kernels, ops
+from npvae.kernels import dense, sparse, vae
+from npvae.models.backend import load_ops
+from npvae.ops import ACTIVATIONS, bounds
 
 DTYPES = {"float64": 1e-13, "float32": 2e-6}
 
@@ -23,27 +25,62 @@ def assert_twins(ours, theirs, dtype):
         np.testing.assert_allclose(a, b, rtol=0, atol=DTYPES[dtype] * np.abs(b).max())
 
 
+OPS = [name for name, op in vars(ops).items() if callable(op) and not name.startswith("_")]
+
+
+def test_the_table_of_kernels_has_every_op_with_its_signature():
+    assert {"dense_forward", "mlp_backward", "latent_forward", "clipped_share", "binarize", "adam_step"} <= set(OPS)
+    for name in OPS:
+        ours, theirs = (inspect.signature(getattr(table, name)).parameters for table in (kernels, ops))
+        assert list(ours) == list(theirs), name
+        swapped = {"dense_forward", "dense_backward"}  # the default of these parameters is the table's own layer
+        assert all(ours[p].default == theirs[p].default for p in ours if p not in swapped), name
+
+
+def test_compiled_ops_are_in_the_place_of_the_others():
+    compiled = {name for name in OPS if getattr(kernels, name) is not getattr(ops, name)}
+    passes = {f"{name}_{way}" for name in ("dense", "mlp", "latent", "latent_sampled", "bernoulli_nll", "gaussian_nll")
+              for way in ("forward", "backward")}  # fmt: skip
+    updates = {f"{name}_step" for name in ("sgd", "momentum", "adagrad", "rmsprop", "adam")}
+    assert compiled == passes | updates | {"clipped_share", "binarize"}
+    assert load_ops("numba") is kernels
+    assert load_ops("numpy") is ops
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("need_dx", [True, False])
+def test_mlp(need_dx, dtype):
+    x, dh = normal(5, 30, dtype=dtype), normal(5, 4, dtype=dtype, seed=1)
+    layers = [(normal(30, 110, dtype=dtype, scale=0.2), normal(110, dtype=dtype), "tanh"),
+              (normal(110, 4, dtype=dtype, scale=0.2), normal(4, dtype=dtype), "identity")]  # fmt: skip
+    h, caches = kernels.mlp_forward(x, layers)
+    h_numpy, caches_numpy = ops.mlp_forward(x, layers)
+    assert_twins([h], [h_numpy], dtype)
+    dx, grads = kernels.mlp_backward(dh, caches, need_dx)
+    dx_numpy, grads_numpy = ops.mlp_backward(dh, caches_numpy, need_dx)
+    assert (dx is None) is (dx_numpy is None) is (not need_dx)
+    assert_twins([dx] * need_dx + [*grads[0], *grads[1]], [dx_numpy] * need_dx + [*grads_numpy[0], *grads_numpy[1]], dtype)
+    assert len(caches[0]) == 6  # of the compiled layer
+
+
 def normal(*shape, dtype, seed=0, scale=1.0):
     return (scale * np.random.default_rng(seed).standard_normal(shape)).astype(dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("activation", layers.ACTIVATIONS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize(("B", "n_in", "n_out"), [(1, 3, 5), (7, 5, 1), (9, 20, 33)])
 def test_dense(B, n_in, n_out, activation, dtype):
     x, W, b = normal(B, n_in, dtype=dtype), normal(n_in, n_out, dtype=dtype, scale=0.3), normal(n_out, dtype=dtype)
     b[0] = 25.0  # saturated
-    h, cache = NUMBA.dense_forward(x, W, b, activation)
-    h_numpy, cache_numpy = NUMPY.dense_forward(x, W, b, activation)
+    h, cache = kernels.dense_forward(x, W, b, activation)
+    h_numpy, cache_numpy = ops.dense_forward(x, W, b, activation)
     assert_twins([h], [h_numpy], dtype)
     dh = normal(B, n_out, dtype=dtype, seed=1)
-    assert_twins(NUMBA.dense_backward(dh, cache), NUMPY.dense_backward(dh, cache_numpy), dtype)
-    dW, db = np.full_like(W, np.nan), np.full_like(b, np.nan)
-    dx, returned_dW, returned_db = NUMBA.dense_backward(dh, cache, dW, db, need_dx=False)
+    assert_twins(kernels.dense_backward(dh, cache), ops.dense_backward(dh, cache_numpy), dtype)
+    dx, dW, db = kernels.dense_backward(dh, cache, need_dx=False)
     assert dx is None
-    assert returned_dW is dW
-    assert returned_db is db
-    assert_twins([dW, db], NUMPY.dense_backward(dh, cache_numpy)[1:], dtype)
+    assert_twins([dW, db], ops.dense_backward(dh, cache_numpy)[1:], dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -52,46 +89,44 @@ def test_dense_over_few_nonzeros(activation, dtype):
     x = normal(9, 20, dtype=dtype) * (np.random.default_rng(1).random((9, 20)) < 0.2)
     W, b, dh = normal(20, 110, dtype=dtype, scale=0.3), normal(110, dtype=dtype), normal(9, 110, dtype=dtype, seed=1)
     kept = dh.copy()
-    h, cache = NUMBA.dense_forward(x, W, b, activation)
+    h, cache = kernels.dense_forward(x, W, b, activation)
     assert cache[1] is not None
-    h_numpy, cache_numpy = NUMPY.dense_forward(x, W, b, activation)
+    h_numpy, cache_numpy = ops.dense_forward(x, W, b, activation)
     assert_twins([h], [h_numpy], dtype)
-    expected = NUMPY.dense_backward(dh, cache_numpy)
-    assert_twins(NUMBA.dense_backward(dh, cache), expected, dtype)
-    dW, db = np.full_like(W, np.nan), np.full_like(b, np.nan)
-    _, returned_dW, returned_db = NUMBA.dense_backward(dh, cache, dW, db)
-    assert returned_dW is dW
-    assert returned_db is db
+    expected = ops.dense_backward(dh, cache_numpy)
+    assert_twins(kernels.dense_backward(dh, cache), expected, dtype)
+    dx, dW, db = kernels.dense_backward(dh, cache, need_dx=False)
+    assert dx is None
     assert_twins([dW, db], expected[1:], dtype)
     np.testing.assert_array_equal(dh, kept)
     if dtype == "float64":
-        complex_step = NUMBA.dense_forward(x, W + 1e-20j, b, activation)[0].imag
-        expected = NUMPY.dense_forward(x, W + 1e-20j, b, activation)[0].imag
+        complex_step = kernels.dense_forward(x, W + 1e-20j, b, activation)[0].imag
+        expected = ops.dense_forward(x, W + 1e-20j, b, activation)[0].imag
         np.testing.assert_allclose(complex_step, expected, rtol=0, atol=1e-13 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("activation", layers.ACTIVATIONS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_dense_far_beyond_the_range_of_exp_and_at_zero(activation, dtype):
     x, W, b = np.zeros((2, 1), dtype), np.zeros((1, 5), dtype), np.array([1e3, -1e3, 0, 30, -30], dtype)
-    h, cache = NUMBA.dense_forward(x, W, b, activation)
-    h_numpy, cache_numpy = NUMPY.dense_forward(x, W, b, activation)
+    h, cache = kernels.dense_forward(x, W, b, activation)
+    h_numpy, cache_numpy = ops.dense_forward(x, W, b, activation)
     np.testing.assert_allclose(h, h_numpy, rtol=DTYPES[dtype])
     dh = np.array([[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]], dtype)
-    db, db_numpy = NUMBA.dense_backward(dh, cache)[2], NUMPY.dense_backward(dh, cache_numpy)[2]
+    db, db_numpy = kernels.dense_backward(dh, cache)[2], ops.dense_backward(dh, cache_numpy)[2]
     np.testing.assert_allclose(db, db_numpy, rtol=DTYPES[dtype])
 
 
 def test_relu_at_its_kink_is_flat_for_the_complex_step_too():
-    h, _ = NUMBA.dense_forward(np.zeros((1, 1)), np.zeros((1, 1)), np.array([1e-20j]), "relu")
+    h, _ = kernels.dense_forward(np.zeros((1, 1)), np.zeros((1, 1)), np.array([1e-20j]), "relu")
     assert h[0, 0] == 0
 
 
 def test_latent_passes_the_gradient_on_the_bounds_and_counts_only_beyond_them():
     posterior, eps = np.array([[0.1, 0.2, 0.3, -30, 20, 20.5]]), np.ones((1, 3))
-    (_, _, n), cache = NUMBA.latent_forward(posterior, eps)
-    assert n == 1
-    gradient = NUMBA.latent_backward(np.ones((1, 3)), np.ones((1, 3)), cache)
+    _, cache = kernels.latent_forward(posterior, eps)
+    assert kernels.clipped_share(posterior) == 1 / 3
+    gradient = kernels.latent_backward(np.ones((1, 3)), np.ones((1, 3)), cache)
     assert gradient[0, 3] != 0
     assert gradient[0, 4] != 0
     assert gradient[0, 5] == 0
@@ -103,13 +138,13 @@ def test_latent(shape, dtype):
     B, L = shape[-2:]
     posterior, eps = normal(B, 2 * L, dtype=dtype), normal(*shape, dtype=dtype, seed=1)
     posterior[0, L:] = [-40, 19, 30][:L]
-    (z, kl, n), cache = NUMBA.latent_forward(posterior, eps)
-    (z_numpy, kl_numpy, n_numpy), cache_numpy = NUMPY.latent_forward(posterior, eps)
-    assert n == n_numpy > 0
+    (z, kl), cache = kernels.latent_forward(posterior, eps)
+    (z_numpy, kl_numpy), cache_numpy = ops.latent_forward(posterior, eps)
+    assert kernels.clipped_share(posterior) == ops.clipped_share(posterior) > 0
     assert_twins([z], [z_numpy], dtype)
     np.testing.assert_allclose(kl, kl_numpy, rtol=10 * DTYPES[dtype])
     dz, dkl = normal(*shape, dtype=dtype, seed=2), normal(B, L, dtype=dtype, seed=3)
-    assert_twins([NUMBA.latent_backward(dz, dkl, cache)], [NUMPY.latent_backward(dz, dkl, cache_numpy)], dtype)
+    assert_twins([kernels.latent_backward(dz, dkl, cache)], [ops.latent_backward(dz, dkl, cache_numpy)], dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -117,12 +152,12 @@ def test_latent(shape, dtype):
 def test_bernoulli_nll(shape, dtype):
     logits, x = normal(*shape, dtype=dtype, scale=10), np.random.default_rng(1).random(shape[-2:]).astype(dtype)
     x.flat[0] = 1
-    nll, cache = NUMBA.bernoulli_nll_forward(logits, x)
-    nll_numpy, cache_numpy = NUMPY.bernoulli_nll_forward(logits, x)
+    nll, cache = kernels.bernoulli_nll_forward(logits, x)
+    nll_numpy, cache_numpy = ops.bernoulli_nll_forward(logits, x)
     assert nll.dtype == nll_numpy.dtype == np.float64
     np.testing.assert_allclose(nll, nll_numpy, rtol=DTYPES[dtype])
     dnll = normal(*shape[:-1], dtype=np.float64, seed=2)
-    ours, theirs = NUMBA.bernoulli_nll_backward(dnll, cache), NUMPY.bernoulli_nll_backward(dnll, cache_numpy)
+    ours, theirs = kernels.bernoulli_nll_backward(dnll, cache), ops.bernoulli_nll_backward(dnll, cache_numpy)
     assert_twins([ours], [theirs], dtype)
 
 
@@ -130,9 +165,9 @@ def test_bernoulli_nll(shape, dtype):
 def test_bernoulli_nll_of_saturated_logits(dtype):
     """Far beyond the range of e^l: 7000 is −log p of the target 0.3 at the logit 10⁴."""
     logits, x = np.array([[1e4], [-1e4], [1e4], [-1e4]], dtype), np.array([[0.3], [0.3], [1], [0]], dtype)
-    nll, cache = NUMBA.bernoulli_nll_forward(logits, x)
+    nll, cache = kernels.bernoulli_nll_forward(logits, x)
     np.testing.assert_allclose(nll, [7000, 3000, 0, 0], rtol=1e-6)
-    gradient = NUMBA.bernoulli_nll_backward(np.ones(4), cache)
+    gradient = kernels.bernoulli_nll_backward(np.ones(4), cache)
     np.testing.assert_allclose(gradient[:, 0], [0.7, -0.3, 0, 0], rtol=1e-6)
 
 
@@ -140,14 +175,14 @@ def test_bernoulli_nll_of_saturated_logits(dtype):
 def test_nan_propagates(op):
     a = np.full((2, 4), np.nan)
     if op == "dense_forward":
-        for activation in layers.ACTIVATIONS:
-            assert np.isnan(NUMBA.dense_forward(a, np.ones((4, 3)), np.ones(3), activation)[0]).all()
+        for activation in ACTIVATIONS:
+            assert np.isnan(kernels.dense_forward(a, np.ones((4, 3)), np.ones(3), activation)[0]).all()
     elif op == "latent_forward":
-        z, kl, _ = NUMBA.latent_forward(a, np.ones((2, 2)))[0]
+        z, kl = kernels.latent_forward(a, np.ones((2, 2)))[0]
         assert np.isnan(z).all()
         assert np.isnan(kl).all()
     else:
-        assert np.isnan(NUMBA.bernoulli_nll_forward(a, np.ones((2, 4)))[0]).all()
+        assert np.isnan(kernels.bernoulli_nll_forward(a, np.ones((2, 4)))[0]).all()
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
@@ -167,10 +202,10 @@ def test_binarisation_draws_each_grey_level_with_its_probability(dtype, backend)
 
 
 def test_binarisation_takes_the_rows_asked_for():
-    table = np.array([[0, 255], [255, 0], [255, 255]], np.uint8)
+    grey = np.array([[0, 255], [255, 0], [255, 255]], np.uint8)
     noise = np.full((2, 2), 1000, np.uint16)
-    for ops in (NUMPY, NUMBA):
-        x = ops.binarize(table, np.array([1, 0]), noise, 1 / 255, np.empty((2, 2)))
+    for backend in (ops, kernels):
+        x = backend.binarize(grey, np.array([1, 0]), noise, 1 / 255, np.empty((2, 2)))
         np.testing.assert_array_equal(x, [[1, 0], [0, 1]])
 
 
@@ -226,31 +261,31 @@ def test_latent_sampled(shape, dtype):
     if B > 1:
         posterior[:2, L] = -31, 20  # beyond the lower one, and on the upper
         posterior[-1, L + 1] = -30 if B > 2 else 1
-    (z, kl, n_clipped), cache = NUMBA.latent_sampled_forward(posterior, eps)
-    (z_numpy, kl_numpy, n_numpy), cache_numpy = NUMPY.latent_sampled_forward(posterior, eps)
-    assert n_clipped == n_numpy
+    (z, kl), cache = kernels.latent_sampled_forward(posterior, eps)
+    (z_numpy, kl_numpy), cache_numpy = ops.latent_sampled_forward(posterior, eps)
+    assert kernels.clipped_share(posterior) == ops.clipped_share(posterior) > 0
     assert_twins([z, kl], [z_numpy, kl_numpy], dtype)
     dz, dkl = normal(*shape, dtype=dtype, seed=2), normal(*shape, dtype=dtype, seed=3)
-    ours, theirs = NUMBA.latent_sampled_backward(dz, dkl, cache), NUMPY.latent_sampled_backward(dz, dkl, cache_numpy)
+    ours, theirs = kernels.latent_sampled_backward(dz, dkl, cache), ops.latent_sampled_backward(dz, dkl, cache_numpy)
     assert_twins(list(ours.T), list(theirs.T), dtype)
 
 
 @pytest.mark.parametrize("beta", [np.ones(3), np.array([0.5, 1.0, 2.0])])
-@pytest.mark.parametrize("batch_size", [4, 9])
-def test_bounds(beta, batch_size):
+@pytest.mark.parametrize("dloss", [1.0, 0.4])
+def test_bounds(beta, dloss):
     nll, kl = 3 * normal(5, 4, dtype="float64"), normal(5, 4, 3, dtype="float64", seed=1)
     dnll, dkl = np.full_like(nll, np.nan), np.full_like(kl, np.nan)
-    loss = bounds.iwae(nll, kl, beta, batch_size, dnll, dkl)
-    expected, cache = npvae.bounds.iwae_forward(nll, kl, beta, batch_size)
+    loss = vae.iwae_rows(nll, kl, beta, dloss, dnll, dkl)
+    expected, cache = bounds.iwae_forward(nll, kl, beta)
     assert loss == pytest.approx(expected, rel=1e-13)
-    assert_twins([dnll, dkl], npvae.bounds.iwae_backward(1.0, cache), "float64")
-    loss = bounds.elbo(nll, kl[:1], beta, batch_size, dkl[:1])
-    expected, cache = npvae.bounds.elbo_forward(nll, kl[0], beta, batch_size)
+    assert_twins([dnll, dkl], bounds.iwae_backward(dloss, cache), "float64")
+    loss = vae.elbo_rows(nll, kl[:1], beta, dloss, dkl[:1])
+    expected, cache = bounds.elbo_forward(nll, kl[0], beta)
     assert loss == pytest.approx(expected, rel=1e-13)
-    assert_twins([dkl[0]], npvae.bounds.elbo_backward(1.0, cache)[1:], "float64")
+    assert_twins([dkl[0]], bounds.elbo_backward(dloss, cache)[1:], "float64")
 
 
-@pytest.mark.parametrize("objective", npvae.bounds.OBJECTIVES)
+@pytest.mark.parametrize("objective", bounds.OBJECTIVES)
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
 def test_the_gradient_in_one_call_of_every_objective_and_weight_of_the_kl(objective, likelihood):
     rng = np.random.default_rng(0)
@@ -260,15 +295,15 @@ def test_the_gradient_in_one_call_of_every_objective_and_weight_of_the_kl(object
         for S, beta in itertools.product([1, 5], [0.7, np.array([0.0, 1.5])]):
             eps = rng.standard_normal((S, 4, 2)).astype(dtype)
             ours, theirs = np.full_like(model.theta, np.nan), np.full_like(model.theta, np.nan)
-            terms, bound = model.gradient(x, eps, beta, objective, ours, 9)
-            terms_numpy, square = composed.gradient(x, eps, beta, objective, theirs, 9)
+            terms, bound = model.gradient(x, eps, beta, objective, dloss=0.4, out=ours)
+            terms_numpy, square = composed.gradient(x, eps, beta, objective, dloss=0.4, out=theirs)
             np.testing.assert_allclose(terms, terms_numpy, rtol=10 * tolerance)
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=10 * tolerance * np.abs(theirs).max())
             assert square <= bound * (1 + 1e-6)
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
-@pytest.mark.parametrize("activation", [name for name in layers.ACTIVATIONS if name != "identity"])
+@pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name != "identity"])
 @pytest.mark.parametrize(("hidden", "S"), [((), None), ((5,), 1), ((110,), 3), ((105, 4, 102), 2)])
 @pytest.mark.parametrize("piece", [0, 12000])
 def test_the_model_s_gradient_in_one_call_is_forward_then_backward(piece, hidden, S, activation, likelihood):
@@ -283,8 +318,8 @@ def test_the_model_s_gradient_in_one_call_is_forward_then_backward(piece, hidden
             x = x.astype(dtype)
             eps = rng.standard_normal((B, 2) if S is None else (S, B, 2)).astype(dtype)
             ours, theirs = np.full_like(model.theta, np.nan), np.full_like(model.theta, np.nan)
-            terms, bound = model.gradient(x, eps, 0.7, "elbo", ours, 9, space)
-            terms_numpy, square = composed.gradient(x, eps, 0.7, "elbo", theirs, 9)
+            terms, bound = model.gradient(x, eps, 0.7, dloss=0.4, out=ours, workspace=space)
+            terms_numpy, square = composed.gradient(x, eps, 0.7, dloss=0.4, out=theirs)
             np.testing.assert_allclose(terms, terms_numpy, rtol=tolerance)
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=5 * tolerance * np.abs(theirs).max())
             assert square <= bound * (1 + 1e-6)
@@ -307,9 +342,9 @@ def test_the_bound_of_a_gradient_that_is_not_finite_is_not_finite(backend):
 def test_saturated_logits_and_a_logit_of_zero_in_one_row():
     """At the logit 0 the value is ln 2 whatever the target, and the gradient ½ − x."""
     logits, x = np.array([[0.0, 0.0, -0.0, 50.0]]), np.array([[0, 1, 0.3, 1]])
-    nll, cache = NUMBA.bernoulli_nll_forward(logits, x)
+    nll, cache = kernels.bernoulli_nll_forward(logits, x)
     np.testing.assert_allclose(nll, [3 * np.log(2)], rtol=1e-15)
-    gradient = NUMBA.bernoulli_nll_backward(np.ones(1), cache)
+    gradient = kernels.bernoulli_nll_backward(np.ones(1), cache)
     np.testing.assert_allclose(gradient[0, :3], [0.5, -0.5, 0.2], rtol=1e-15)
 
 
@@ -317,12 +352,12 @@ def test_saturated_logits_and_a_logit_of_zero_in_one_row():
 @pytest.mark.parametrize("shape", [(1, 1), (5, 63), (3, 5, 17)])
 def test_gaussian_nll(shape, dtype):
     mean, x = normal(*shape, dtype=dtype), normal(*shape[-2:], dtype=dtype, seed=1)
-    nll, cache = NUMBA.gaussian_nll_forward(mean, x, 0.3)
-    nll_numpy, cache_numpy = NUMPY.gaussian_nll_forward(mean, x, 0.3)
+    nll, cache = kernels.gaussian_nll_forward(mean, x, 0.3)
+    nll_numpy, cache_numpy = ops.gaussian_nll_forward(mean, x, 0.3)
     assert nll.dtype == nll_numpy.dtype == np.float64
     np.testing.assert_allclose(nll, nll_numpy, rtol=DTYPES[dtype])
     dnll = normal(*shape[:-1], dtype=np.float64, seed=2)
-    ours, theirs = NUMBA.gaussian_nll_backward(dnll, cache), NUMPY.gaussian_nll_backward(dnll, cache_numpy)
+    ours, theirs = kernels.gaussian_nll_backward(dnll, cache), ops.gaussian_nll_backward(dnll, cache_numpy)
     assert_twins([ours], [theirs], dtype)
 
 
@@ -412,7 +447,9 @@ def test_blas_has_kernels_for_small_products_on_the_processors_that_are_known_fo
 @pytest.mark.parametrize(("hidden", "n_rows", "n_samples"), [((), 1, 1), ((5,), 4, 3), ((110, 7), 2, 5)])
 def test_the_arrays_of_a_workspace_do_not_overlap_and_fill_it(hidden, n_rows, n_samples):
     model = npvae.VAE(30, 2, hidden)
-    layers, n_encoder, floats, integers, _ = model.workspace(n_rows, n_samples)
+    activation, layers, n_encoder, floats, integers, _ = kernels.vae_workspace(model.encoder, model.decoder, n_rows, n_samples)
+    assert activation == ("relu" if hidden else "identity")
+    assert floats.dtype == model.dtype
     assert n_encoder == len(hidden) + 1
     assert list(layers["need_dx"]) == [0] + [1] * (len(layers) - 1)
     in_floats, in_integers, in_theta = [(floats.size - n_rows * n_samples * 30, n_rows * n_samples * 30)], [], []  # doutput
@@ -420,8 +457,9 @@ def test_the_arrays_of_a_workspace_do_not_overlap_and_fill_it(hidden, n_rows, n_
         rows, n_in, n_out = n_rows * (n_samples if i >= n_encoder else 1), layer["n_in"], layer["n_out"]
         n_nonzeros = int(sparse.SPARSE * rows * n_in) + 1
         in_floats += [(layer[name], rows * n) for name, n in [("pre", n_out), ("dpre", n_out), ("dx", n_in)]]
-        in_floats += [(layer["values"], 2 * n_nonzeros)]
-        in_integers += [(layer["starts"], rows + n_in + 2), (layer["columns"], 2 * n_nonzeros)]
+        in_floats += [(layer[name], n_nonzeros) for name in ("values", "column_values")]
+        in_integers += [(layer[name], n_nonzeros) for name in ("columns", "rows")]
+        in_integers += [(layer["starts"], rows + 1), (layer["column_starts"], n_in + 1)]
         in_theta += [(layer["W"], n_in * n_out), (layer["b"], n_out)]
         if i in (n_encoder - 1, len(layers) - 1):
             assert not layer["activated"]
@@ -434,3 +472,11 @@ def test_the_arrays_of_a_workspace_do_not_overlap_and_fill_it(hidden, n_rows, n_
         assert places[0][0] == 0
         assert places[-1][1] == size
         assert all(end == start for (_, end), (start, _) in itertools.pairwise(places))
+
+
+def test_a_workspace_is_for_one_activation():
+    def layer(activation):
+        return np.zeros((2, 2)), np.zeros(2), activation
+
+    with pytest.raises(ValueError, match=r"^encoder and decoder must have one activation, got relu, tanh$"):
+        kernels.vae_workspace([layer("relu"), layer("identity")], [layer("tanh"), layer("identity")], 1, 1)

@@ -6,7 +6,8 @@ import naive
 import numpy as np
 import pytest
 
-from npvae import latent
+from npvae import gradcheck
+from npvae.ops import latent
 
 SHAPES = [(1, 1), (1, 3), (5, 3), (1, 5, 3), (4, 5, 1), (3, 1, 7)]  # of eps: (B, L) or (S, B, L)
 POSTERIORS = [(0.0, 0.0), (1.5, -2.0), (-0.3, 1.0), (3.0, 0.5)]  # mu, logvar
@@ -84,12 +85,12 @@ def test_clip_equals_its_twin(shape, dtype, layout):
 @shapes
 def test_latent_is_split_clip_sample_and_kl(shape, dtype, layout):
     posterior, eps, dz, dkl = posterior_case(shape, dtype, layout)
-    (z, kl, n_clipped), cache = latent.latent_forward(posterior, eps)
+    (z, kl), cache = latent.latent_forward(posterior, eps)
     mu, raw = (half.tolist() for half in np.split(posterior, 2, axis=1))
     logvar = naive.clip_forward(raw)
     naive.assert_close(z, np.reshape(naive.reparameterize_forward(mu, logvar, with_samples(eps)), shape), dtype)
     naive.assert_close(kl, naive.gaussian_kl_forward(mu, logvar), dtype)
-    assert n_clipped == np.sum(np.array(raw) != np.array(logvar))
+    assert latent.clipped_share(posterior) == np.mean(np.array(raw) != np.array(logvar))
 
     through_z = naive.reparameterize_backward(with_samples(dz), logvar, with_samples(eps))
     through_kl = naive.gaussian_kl_backward(dkl.tolist(), mu, logvar)
@@ -122,19 +123,21 @@ def test_latent_lets_nan_through(bad):
     posterior, eps = np.zeros((2, 6)), np.ones((2, 3))
     target = {"mu": posterior[:, 0], "logvar": posterior[:, 3], "eps": eps[:, 0]}[bad]
     target[:] = np.nan
-    (z, _, n_clipped), _ = latent.latent_forward(posterior, eps)
+    (z, _), _ = latent.latent_forward(posterior, eps)
     assert np.isnan(z).tolist() == [[True, False, False]] * 2
-    assert n_clipped == 0
+    assert latent.clipped_share(posterior) == 0
 
 
-def test_count_of_clipped_log_variances():
+def test_share_of_clipped_log_variances():
     posterior = np.array([[99, -99, 99, -31, 0, 20], [0, 0, 0, -30, 21, 1e9]])  # a mu of 99 is not clipped
-    (_, _, n_clipped), _ = latent.latent_forward(posterior, np.zeros((2, 3)))
-    assert n_clipped == 3
+    assert latent.clipped_share(posterior) == 3 / 6
+    assert latent.clipped_share(posterior + 1e3j) == 3 / 6  # the complex step branches on the real part
+    assert latent.clipped_share(np.array([[1e9, 0.0]])) == 0
+    assert latent.clipped_share(np.array([[0.0, 20.5], [0.0, -30.5]])) == 1
 
 
 def test_sample_and_kl_use_the_same_clipped_logvar():
-    (z, kl, _), _ = latent.latent_forward(np.array([[0.0, 1000.0]]), np.array([[1.0]]))
+    (z, kl), _ = latent.latent_forward(np.array([[0.0, 1000.0]]), np.array([[1.0]]))
     assert z.item() == pytest.approx(math.exp(10), rel=1e-14)
     assert kl.item() == pytest.approx(0.5 * (math.exp(20) - 21), rel=1e-14)
 
@@ -143,10 +146,10 @@ def test_sample_and_kl_use_the_same_clipped_logvar():
 @pytest.mark.parametrize("logvar", [latent.LOGVAR_MIN, latent.LOGVAR_MAX])
 def test_everything_is_finite_at_the_bounds(logvar, dtype):
     mu, logvar, ones = np.zeros((1, 1), dtype), np.full((1, 1), logvar, dtype), np.ones((1, 1), dtype)
-    (z, kl, n_clipped), cache = latent.latent_forward(np.concatenate([mu, logvar], axis=1), ones)
+    (z, kl), cache = latent.latent_forward(np.concatenate([mu, logvar], axis=1), ones)
     naive.assert_close(z, np.exp(logvar.astype(float) / 2), dtype)
     naive.assert_close(kl, naive.gaussian_kl_forward(*lists(mu, logvar)), dtype)
-    assert n_clipped == 0
+    assert latent.clipped_share(np.concatenate([mu, logvar], axis=1)) == 0
     assert np.isfinite(latent.latent_backward(ones, ones, cache)).all()
 
 
@@ -226,26 +229,20 @@ def test_the_sampled_divergence_is_the_log_ratio_of_the_densities_and_its_mean_t
 @pytest.mark.parametrize("shape", [(1, 4, 3), (5, 4, 3)])
 def test_sampled_latent_is_the_latent_with_the_divergence_of_each_sample(shape):
     posterior, eps, dz, _ = posterior_case(shape)
-    (z, kl, n_clipped), _ = latent.latent_sampled_forward(posterior, eps)
-    (z_twin, _, n_twin), _ = latent.latent_forward(posterior, eps)
+    (z, kl), _ = latent.latent_sampled_forward(posterior, eps)
+    (z_twin, _), _ = latent.latent_forward(posterior, eps)
     np.testing.assert_array_equal(z, z_twin)
-    assert (n_clipped, kl.shape) == (n_twin, shape)
+    assert kl.shape == shape
     logvar = np.clip(posterior[:, 3:], latent.LOGVAR_MIN, latent.LOGVAR_MAX)
     np.testing.assert_array_equal(kl, latent.sampled_kl_forward(z, logvar, eps)[0])
     posterior, dkl = np.clip(posterior, -31, 3), naive.draw(np.random.default_rng(5), shape)
 
     def loss(posterior):
-        (z, kl, _), _ = latent.latent_sampled_forward(posterior, eps)
+        (z, kl), _ = latent.latent_sampled_forward(posterior, eps)
         return (dz * z).sum() + (dkl * kl).sum()
 
     dposterior = latent.latent_sampled_backward(dz, dkl, latent.latent_sampled_forward(posterior, eps)[1])
     naive.assert_is_gradient(dposterior, loss, posterior)
-
-
-def test_the_sampled_latent_counts_what_is_clipped():
-    raw = np.array([[-40.0, 25.0, 0.0], [-31.0, 21.0, 100.0]])
-    (_, _, n_clipped), _ = latent.latent_sampled_forward(np.hstack([0 * raw, raw]), np.zeros((1, 2, 3)))
-    assert n_clipped == 5
 
 
 def test_CLIP_is_the_derivative():
@@ -261,7 +258,7 @@ def test_latent_gradient_by_numerical_derivatives(shape):
     posterior = np.clip(posterior, -31, 3)  # e^20 beside 1 would hide the small gradients
 
     def loss(posterior):
-        (z, kl, _), _ = latent.latent_forward(posterior, eps)
+        (z, kl), _ = latent.latent_forward(posterior, eps)
         return (dz * z).sum() + (dkl * kl).sum()
 
     _, cache = latent.latent_forward(posterior, eps)
@@ -327,7 +324,23 @@ def test_latent_is_pure_and_linear(shape):
     naive.assert_pure_and_linear(latent.latent_forward, (posterior, eps), latent.latent_backward, (dz, dkl))
 
 
-def test_split_posterior_gives_mu_first():
-    mu, raw = latent.split_posterior(np.arange(12.0).reshape(2, 6))
-    assert mu.tolist() == [[0, 1, 2], [6, 7, 8]]
-    assert raw.tolist() == [[3, 4, 5], [9, 10, 11]]
+def test_the_posterior_is_mu_first_and_then_logvar_clipped():
+    posterior = np.array([[0.0, 99, 2, 3, 4, 20], [6, 7, -99, -31, 21, -30]])
+    (mu, logvar), cache = latent.posterior_forward(posterior)
+    assert mu.tolist() == [[0, 99, 2], [6, 7, -99]]
+    assert logvar.tolist() == [[3, 4, 20], [-30, 20, -30]]
+    dmu, dlogvar = np.arange(1.0, 7).reshape(2, 3), np.arange(11.0, 17).reshape(2, 3)
+    assert latent.posterior_backward(dmu, dlogvar, cache).tolist() == [[1, 2, 3, 11, 12, 13], [4, 5, 6, 0, 0, 16]]
+
+
+def test_posterior_gradient_by_the_complex_step():
+    posterior, _, _, _ = posterior_case((4, 3))
+    gradcheck.check_pair(latent.posterior_forward, latent.posterior_backward, posterior)
+    mu_and_logvar_swapped = lambda dmu, dlogvar, cache: latent.posterior_backward(dlogvar, dmu, cache)  # noqa: E731
+    assert not gradcheck.check_pair(latent.posterior_forward, mu_and_logvar_swapped, posterior, assert_passed=False).passed
+
+
+def test_posterior_is_pure_and_linear():
+    posterior, _, _, dkl = posterior_case((5, 3))
+    dmu = np.roll(dkl, 1)
+    naive.assert_pure_and_linear(latent.posterior_forward, (posterior,), latent.posterior_backward, (dmu, dkl), may_alias=True)

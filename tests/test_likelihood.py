@@ -7,8 +7,8 @@ import naive
 import numpy as np
 import pytest
 
-from npvae import likelihood
 from npvae.gradcheck import complex_step_grad
+from npvae.ops import likelihood
 
 SHAPES = [(1, 1), (1, 7), (5, 3), (1, 5, 3), (3, 4, 7)]  # (B, D) or (S, B, D)
 LOGITS = [0.0, 1.0, -1.0, 20.0, -20.0, 40.0, -40.0, 100.0, -100.0, 1e4, -1e4]

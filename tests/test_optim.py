@@ -6,11 +6,12 @@ import math
 import naive
 import numpy as np
 import pytest
+from small_models import Well, problem, small_model
 
-from npvae import optim
-from npvae.backend import load_ops
-from npvae.kernels import optim as kernels
-from npvae.optim import SGD, AdaGrad, Adam, Momentum, RMSProp
+from npvae.kernels.updates import BLOCK
+from npvae.models.backend import load_ops
+from npvae.training import optim
+from npvae.training.optim import SGD, AdaGrad, Adam, Momentum, RMSProp
 
 # each optimiser, its hyperparameters away from their defaults, and its scalar twin
 TWINS = [
@@ -22,32 +23,15 @@ TWINS = [
 ]
 OPTIMIZERS = [optimizer for optimizer, _, _ in TWINS]
 
-
-def python_adam_step(theta, grad, *arguments):
-    """The kernel's loops, not compiled."""
-    kernels._adam_blocks(theta, tuple(grad.reshape(-1, theta.size)), *arguments)
-
-
-ADAM_KERNELS = {"compiled": kernels.adam_step, "python": python_adam_step}
-
 dtypes = pytest.mark.parametrize("dtype", ["float64", "float32"])
 optimizers = pytest.mark.parametrize("optimizer", OPTIMIZERS)
 backends = pytest.mark.parametrize("backend", ["numpy", "numba"])
 
 
-def problem(size, dtype="float64", steps=7):
-    """theta (P,) and one gradient per step (steps, P), a zero and a tiny one among them."""
-    rng = np.random.default_rng(1)
-    theta, grads = naive.draw(rng, size, dtype), naive.draw(rng, (steps, size), dtype)
-    grads[:, 0] = 0
-    grads[:, -1] *= {"float64": 1e-9, "float32": 1e-6}[dtype]  # small beside epsilon, yet its square is a normal number
-    return theta, grads
-
-
-def run(optimizer, theta, grads, **options):
+def run(optimizer, theta, grads):
     state = optim.initial_state(optimizer, theta)
     for grad in grads:
-        optimizer.step(theta, grad, state, **options)
+        optimizer.step(theta, grad, state)
     return state
 
 
@@ -59,11 +43,10 @@ def run(optimizer, theta, grads, **options):
 @pytest.mark.parametrize("size", [2, 7, 33])
 @pytest.mark.parametrize(("optimizer", "settings", "twin"), TWINS)
 def test_step_equals_its_twin(optimizer, settings, twin, size, dtype, backend):
-    """Through the op of either back end, as training calls it."""
+    """With the update of either back end, as training calls it."""
     theta, grads = problem(size, dtype)
     expected = twin(theta.tolist(), grads.tolist(), **settings)
-    optimizer = optimizer(**settings)
-    run(optimizer, theta, grads, op=getattr(load_ops(backend), optimizer.op))
+    run(optimizer(**settings, backend=backend), theta, grads)
     naive.assert_close(theta, expected, dtype)
 
 
@@ -78,42 +61,11 @@ def test_displacement_equals_its_twin(optimizer, settings, twin, dtype):
     np.testing.assert_allclose(theta, expected, rtol=20 * naive.TOLERANCE[dtype])  # the sum of 7 steps cancels a little
 
 
-ADAM_ANCHOR = [0.997824315228898, -0.9986722741046966, 0.5, -0.0014999999999999983]
-
-
-@pytest.mark.parametrize(
-    ("op", "rtol"),
-    [(optim.adam_step, 4e-16), (ADAM_KERNELS["python"], 4e-16), (ADAM_KERNELS["compiled"], 1e-13)],
-    ids=["numpy", "python", "compiled"],
-)
-def test_adam_anchor(op, rtol):
-    """To the last bit; compiled, a power one bit off counts 1/(1 − β2ᵗ) times in 1 − β2ᵗ."""
-    theta = np.array([1, -1, 0.5, 0])
-    run(Adam(1e-3), theta, np.array([[0.1, -2, 0, 1e-8], [0.3, 1, 0, 1e-8], [-0.2, 0.5, 0, 1e-8]]), op=op)
-    np.testing.assert_allclose(theta, ADAM_ANCHOR, rtol=rtol, atol=0)
-
-
 def test_first_adam_step_has_the_size_of_the_learning_rate():
     """The point of the bias correction: without it the first step would be (1 − β1)/√(1 − β2) = 3.2 times as long."""
     theta = np.zeros(3)
     run(Adam(1e-3), theta, np.array([[5.0, -0.01, 300.0]]))
     np.testing.assert_allclose(theta, [-1e-3, 1e-3, -1e-3], rtol=1e-5)
-
-
-@dtypes
-@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.3, 0.4)])
-@pytest.mark.parametrize("kernel", ADAM_KERNELS)
-def test_adam_kernel_equals_numpy(kernel, betas, dtype):
-    """theta and both moments, entry by entry."""
-    theta, grads = problem(101, dtype, steps=25)
-    arrays = [theta, np.zeros_like(theta), np.zeros_like(theta)]  # theta, m, v
-    twins = [array.copy() for array in arrays]
-    for t, grad in enumerate(grads, start=1):
-        hyperparameters = (t, 1e-2, *betas, 1e-8)
-        optim.adam_step(arrays[0], grad, *arrays[1:], *hyperparameters)
-        ADAM_KERNELS[kernel](twins[0], grad, *twins[1:], *hyperparameters)
-    for array, twin in zip(arrays, twins):
-        naive.assert_close(twin, array, dtype)
 
 
 @optimizers
@@ -177,12 +129,11 @@ def test_one_optimizer_serves_two_states(optimizer):
 @pytest.mark.parametrize("size", [3, 5000])
 def test_a_gradient_may_come_in_shares_that_add_up(optimizer, size, dtype, backend):
     """(shards, P) is the same as their sum (P,); as many shards as parameters among them, so that the axes are told apart."""
-    optimizer = optimizer()
-    op = getattr(load_ops(backend), optimizer.op)
+    optimizer = optimizer(backend=backend)
     theta, shares = problem(size, dtype, steps=3)
     expected = theta.copy()
-    optimizer.step(theta, shares, optim.initial_state(optimizer, theta), op=op)
-    optimizer.step(expected, shares.sum(axis=0), optim.initial_state(optimizer, expected), op=op)
+    optimizer.step(theta, shares, optim.initial_state(optimizer, theta))
+    optimizer.step(expected, shares.sum(axis=0), optim.initial_state(optimizer, expected))
     naive.assert_close(theta, expected, dtype)
 
 
@@ -203,13 +154,32 @@ def test_an_optimizer_is_immutable(optimizer):
     ],
 )
 def test_the_defaults_are_the_usual_ones(optimizer, published):
-    assert dataclasses.asdict(optimizer()) == published
+    assert dataclasses.asdict(optimizer()) == {**published, "backend": "numpy"}
 
 
+@backends
 @optimizers
-def test_the_op_named_by_an_optimizer_is_in_both_tables(optimizer):
-    assert getattr(load_ops("numpy"), optimizer.op) is getattr(optim, optimizer.op)
-    assert callable(getattr(load_ops("numba"), optimizer.op))
+def test_an_optimizer_calls_the_update_of_its_back_end(optimizer, backend, monkeypatch):
+    called = []
+    for name in ("sgd_step", "momentum_step", "adagrad_step", "rmsprop_step", "adam_step"):
+        assert callable(getattr(load_ops("numpy"), name))
+        monkeypatch.setattr(load_ops(backend), name, lambda *arguments, name=name: called.append(name))
+    run(optimizer(backend=backend), *problem(3, steps=1))
+    assert called == [f"{optimizer.__name__.lower()}_step"]
+
+
+@backends
+@optimizers
+def test_training_takes_the_update_of_the_model_s_back_end(optimizer, backend):
+    given = optimizer(learning_rate=0.25)
+    taken = optim.on_backend(given, small_model(backend=backend))
+    assert taken == dataclasses.replace(given, backend=backend)
+    assert optim.on_backend(given, Well()) == given  # a model without a back end
+
+
+def test_a_back_end_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="backend must be one of numba, numpy; got 'jax'"):
+        Adam(backend="jax")
 
 
 # ---- minima ----
@@ -226,47 +196,6 @@ def test_reaches_the_minimum_of_a_quadratic(optimizer):
     for _ in range(2000):
         optimizer.step(theta, a * (theta - c), state)
     np.testing.assert_allclose(theta, c, atol=1e-5)
-
-
-def rosenbrock(theta):
-    """(1 − x)² + 100 (y − x²)² and its gradient: a curved valley with its minimum 0 at (1, 1)."""
-    x, y = theta
-    return (1 - x) ** 2 + 100 * (y - x * x) ** 2, np.array([-2 * (1 - x) - 400 * x * (y - x * x), 200 * (y - x * x)])
-
-
-@dtypes
-def test_lbfgs_finds_the_minimum_of_rosenbrocks_function(dtype):
-    theta = np.array([-1.25, 1.0], dtype)
-    result = optim.lbfgs(rosenbrock, theta)
-    assert result.success
-    np.testing.assert_allclose(result.x, 1, atol=1e-4)
-    assert result.x.dtype == "float64"
-    assert theta.tolist() == [-1.25, 1]
-
-
-@pytest.mark.parametrize("max_iterations", [1, 3, 8])
-def test_lbfgs_respects_max_iterations(max_iterations):
-    visited = []
-    result = optim.lbfgs(rosenbrock, np.array([-1.2, 1.0]), max_iterations, callback=lambda theta: visited.append(theta.copy()))
-    assert result.nit == len(visited) == max_iterations
-    assert not result.success
-    np.testing.assert_array_equal(visited[-1], result.x)
-
-
-def test_lbfgs_uses_the_memory_it_is_given():
-    """One pair instead of ten is another (here slower) method, so the option has arrived."""
-    iterations = [optim.lbfgs(rosenbrock, np.array([-1.2, 1.0]), memory=memory).nit for memory in (1, 10)]
-    assert iterations[0] > iterations[1]
-
-
-def test_lbfgs_hands_scipy_its_options(monkeypatch):
-    """The evaluations are capped at 20 per iteration: scipy's own cap of 15000 would end a long run silently."""
-    calls = []
-    monkeypatch.setattr("scipy.optimize.minimize", lambda *args, options, **rest: calls.append(options))
-    optim.lbfgs(rosenbrock, np.zeros(2))
-    optim.lbfgs(rosenbrock, np.zeros(2), max_iterations=3, memory=4)
-    assert calls[0] == {"maxiter": 200, "maxcor": 10, "maxfun": 4000}
-    assert calls[1] == {"maxiter": 3, "maxcor": 4, "maxfun": 60}
 
 
 # ---- schedules ----
@@ -328,6 +257,7 @@ BAD = [
     (optimizer, field.name, value)
     for optimizer in OPTIMIZERS
     for field in dataclasses.fields(optimizer)
+    if field.name != "backend"
     for value in (NOT_POSITIVE if field.name in ("learning_rate", "epsilon") else NOT_A_DECAY)
 ]
 
@@ -340,7 +270,8 @@ def test_bad_hyperparameter_is_refused_by_name(optimizer, field, value):
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "field"), [(o, f.name) for o in OPTIMIZERS for f in dataclasses.fields(o) if f.name != "learning_rate"]
+    ("optimizer", "field"),
+    [(o, f.name) for o in OPTIMIZERS for f in dataclasses.fields(o) if f.name not in ("learning_rate", "backend")],
 )
 def test_only_the_learning_rate_may_be_a_schedule(optimizer, field):
     with pytest.raises(ValueError, match=f"{field} must be"):
@@ -369,63 +300,22 @@ def test_hyperparameters_on_the_edge_are_accepted(optimizer, settings):
 
 
 @dtypes
-@pytest.mark.parametrize("kernel", ADAM_KERNELS)
-def test_subnormal_moments_become_zero_and_the_smallest_normal_ones_stay(kernel, dtype):
-    tiny = np.finfo(dtype).tiny
-    # after the step, with no gradient: m is half of this, v three quarters
-    m = np.array([1.9, -1.9, 2, -2, 2.5, -2.5, 0], dtype) * tiny
-    v = np.array([1.2, 1.3, 4 / 3, 1.4, 1, 2, 0], dtype) * tiny
-    halved, shrunk = m / 2, v * np.array(0.75, dtype)
-    theta = np.ones(7, dtype)
-    ADAM_KERNELS[kernel](theta, np.zeros((1, 7), dtype), m, v, 10, 1e-3, 0.5, 0.75, 1e-8)
-    np.testing.assert_array_equal(m, np.where(np.abs(halved) >= tiny, halved, 0))
-    np.testing.assert_array_equal(v, np.where(shrunk >= tiny, shrunk, 0))
-    assert list(m != 0) == [False, False, True, True, True, True, False]
-    np.testing.assert_allclose(theta, 1, atol=1e-25)
-
-
-@dtypes
 @optimizers
 @pytest.mark.parametrize("n_shards", [1, 2, 3, 4])
 def test_kernels_sum_the_shards_over_several_blocks(optimizer, n_shards, dtype):
     """theta and state, entry by entry, with more parameters than a block has."""
-    size = 2 * kernels.BLOCK + 3
+    size = 2 * BLOCK + 3
     rng = np.random.default_rng(0)
     theta, twin = (np.ones(size, dtype) for _ in range(2))
-    optimizer = optimizer()
+    optimizer, compiled = optimizer(), optimizer(backend="numba")
     state, twin_state = optim.initial_state(optimizer, theta), optim.initial_state(optimizer, theta)
     for _ in range(3):
         grad = rng.standard_normal((n_shards, size)).astype(dtype)
         optimizer.step(theta, grad, state)
-        optimizer.step(twin, grad, twin_state, op=getattr(load_ops("numba"), optimizer.op))
+        compiled.step(twin, grad, twin_state)
     naive.assert_close(twin, theta, dtype)
     for slot in optimizer.slots:
         naive.assert_close(twin_state[slot], state[slot], dtype)
-
-
-@dtypes
-def test_subnormal_velocities_and_mean_squares_become_zero(dtype):
-    tiny = np.finfo(dtype).tiny
-    zeros, kept = np.zeros((1, 4), dtype), np.array([True, False, True, False])
-    velocity = np.array([2, 1.9, -2, -1.9], dtype) * tiny
-    halved = velocity / 2
-    kernels.momentum_step(np.ones(4, dtype), zeros, velocity, 1e-3, 0.5)
-    np.testing.assert_array_equal(velocity, np.where(kept, halved, 0))
-    mean_square = np.array([2, 1.9, 4, 0], dtype) * tiny
-    halved = mean_square / 2
-    kernels.rmsprop_step(np.ones(4, dtype), zeros, mean_square, 1e-3, 0.5, 1e-8)
-    np.testing.assert_array_equal(mean_square, np.where(kept, halved, 0))
-
-
-@dtypes
-def test_rmsprop_kernel_with_a_short_memory_equals_numpy(dtype):
-    theta, grads = problem(9, dtype)
-    twin, mean_square, twin_mean_square = theta.copy(), np.zeros_like(theta), np.zeros_like(theta)
-    for grad in grads:
-        optim.rmsprop_step(theta, grad, mean_square, 1e-2, 0.3, 1e-4)
-        kernels.rmsprop_step(twin, grad, twin_mean_square, 1e-2, 0.3, 1e-4)
-    naive.assert_close(twin, theta, dtype)
-    naive.assert_close(twin_mean_square, mean_square, dtype)
 
 
 def test_a_longer_gradient_is_shortened_to_the_norm_and_its_norm_returned():

@@ -1,10 +1,8 @@
-"""The house: what imports what, what the README says, what the set-up names."""
+"""The house: its rooms, what imports what, the map, what the set-up names."""
 
 import ast
 import configparser
 import importlib
-import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,45 +12,108 @@ import pytest
 import npvae
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-# Each file may import only files above it.
-ORDER = ["layers", "latent", "likelihood", "bounds", "gradcheck", "checks", "archive", "checkpoint", "parameters", "schedules",
-         "optim", "backend", "kernels", "vae", "data", "batches", "parallel", "minibatch", "history", "train", "evaluate",
-         "ppca", "subjects", "proofs", "plots", "saving", "runs", "commands", "cli"]  # fmt: skip
+PACKAGE = ROOT / "npvae"
+ROOMS = ["core", "ops", "kernels", "data", "models", "training", "checking", "app"]  # from the ground up
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE)
+# A back end is loaded when a model asks for it, and the registry of models is asked by name.
+MAY_IMPORT_LATE = {("models/backend.py", "kernels")}
 
 
-def imported(path):
-    """The npvae modules that a file imports at any depth of its functions, and other packages it imports at its top."""
-    own, others = set(), set()
+def name_of(path):
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path):
+    """(module, whether at the top of the file) of every import of npvae, wherever it stands; other packages at the top."""
+    own, others = [], set()
     tree = ast.parse(path.read_text(encoding="utf-8"))
+    top = set(ast.walk(tree)) - {node for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for node in ast.walk(f)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "npvae" else [node.module]
+        if isinstance(node, ast.ImportFrom) and node.level:
+            package = module_name(path) if path.name == "__init__.py" else module_name(path).rpartition(".")[0]
+            own.append((f"{package}.{node.module}", node in top))
+        elif isinstance(node, ast.ImportFrom):
+            modules = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "npvae" else [node.module]
+            for module in modules:
+                if module.split(".")[0] == "npvae":
+                    own.append((module, node in top))
+                elif node in top:
+                    others.add(module.split(".")[0])
         elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        else:
-            continue
-        for name in names:
-            (own if name.startswith("npvae.") else others).add(name)
-    return {name.split(".")[1] for name in own}, {name.split(".")[0] for name in others}
+            for alias in node.names:
+                if alias.name.split(".")[0] == "npvae":
+                    own.append((alias.name, node in top))
+                elif node in top:
+                    others.add(alias.name.split(".")[0])
+    return own, others
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "npvae").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def room_of(module):
+    return module.split(".")[1] if module.count(".") else None
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_imports_point_downward(path):
-    place = path.relative_to(ROOT / "npvae").parts[0].removesuffix(".py")
-    if place in ("__init__", "__main__"):
-        return
-    own, _ = imported(path)
-    too_high = {name for name in own if ORDER.index(name) > ORDER.index(place)}
-    # The back end's table is completed by the kernels when it is asked for; the simulation calls its kernel.
-    assert too_high <= {"backend": {"kernels"}}.get(place, set())
+    room = name_of(path).split("/")[0]
+    for module, _ in imports(path)[0]:
+        other = room_of(module)
+        assert other is not None, f"{name_of(path)} imports the whole package"
+        assert ROOMS.index(other) <= ROOMS.index(room) or (name_of(path), other) in MAY_IMPORT_LATE, module
 
 
-@pytest.mark.parametrize("name", ["layers", "latent", "likelihood", "gradcheck"])
-def test_the_mathematics_knows_only_numpy(name):
-    own, others = imported(ROOT / "npvae" / f"{name}.py")
+def test_there_is_no_circle():
+    """Of imports at the top of files: within a room, too, files form no circle."""
+    modules = {module_name(path): path for path in FILES}
+    graph = {}
+    for module, path in modules.items():
+        if path.name == "__init__.py":
+            continue  # it gathers what its room holds
+        graph[module] = {other for other, at_top in imports(path)[0] if at_top and other in modules and other != module
+                         and modules[other].name != "__init__.py"}  # fmt: skip
+
+    done, walking = set(), []
+
+    def walk(module):
+        assert module not in walking, " -> ".join([*walking, module])
+        if module in done:
+            return
+        walking.append(module)
+        for other in graph.get(module, ()):
+            walk(other)
+        done.add(walking.pop())
+
+    for module in graph:
+        walk(module)
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if name_of(path).startswith("ops/")], ids=name_of)
+def test_the_mathematics_knows_only_numpy(path):
+    own, others = imports(path)
     assert others - set(sys.stdlib_module_names) <= {"numpy"}
-    assert own <= {"layers"}
+    assert {module for module, _ in own if room_of(module) != "ops"} <= {"npvae.core.numerics"}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if name_of(path).startswith("checking/gradcheck/")], ids=name_of)
+def test_the_gradient_checks_know_nothing_of_the_package(path):
+    own, others = imports(path)
+    assert others - set(sys.stdlib_module_names) <= {"numpy"}
+    assert all(module.startswith("npvae.checking.gradcheck.") for module, _ in own)
+
+
+def test_the_seam_names_no_model():
+    """Training, checkpoints, checks and the command line speak to the protocol only."""
+    for room in ("core", "training", "checking", "app"):
+        for path in (PACKAGE / room).rglob("*.py"):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            names = {node.attr if isinstance(node, ast.Attribute) else node.id
+                     for node in ast.walk(tree) if isinstance(node, (ast.Attribute, ast.Name))}  # fmt: skip
+            used = names & set(npvae.models.classes())
+            assert used <= ({"VAE"} if path.name == "cli.py" else set()), path.name  # the default of --model
 
 
 def test_import_loads_neither_numba_nor_matplotlib_nor_scipy():
@@ -66,10 +127,47 @@ def test_public_names_exist_and_are_documented():
         assert getattr(npvae, name).__doc__, name
 
 
-def test_every_file_of_the_package_is_on_the_map():
-    for path in (ROOT / "npvae").glob("*.py"):
-        if not path.name.startswith("__"):
-            assert path.name in npvae.__doc__, path.name
+def test_what_checks_from_outside_import():
+    for name in ("gradcheck", "evaluate", "layers", "latent", "likelihood", "bounds", "optim", "ppca", "schedules", "data"):
+        assert importlib.import_module(f"npvae.{name}") is getattr(npvae, name)
+
+
+def mapped():
+    """room -> the names that the map in npvae.__doc__ lists in it."""
+    rooms, room = {}, None
+    text, _, _ = npvae.__doc__.partition("\n    x ─ layers")  # below it the flow of data is drawn
+    for line in text.splitlines():
+        words = line.split()
+        if line.startswith("    ") and words and words[0].endswith("/"):
+            room = words[0].removesuffix("/")
+            rooms[room] = []
+        elif line.startswith("        ") and words and room is not None:
+            rooms[room].append(words[0])
+    return rooms
+
+
+def test_every_file_is_on_the_map_and_the_rooms_stand_in_the_order_of_imports():
+    rooms = mapped()
+    assert list(rooms) == ROOMS[::-1]
+    for room, names in rooms.items():
+        files = {path.stem if path.parent.name == room else path.parent.name for path in (PACKAGE / room).rglob("*.py")
+                 if path.name != "__init__.py"}  # fmt: skip
+        assert set(names) == files, room
+        assert len(names) == len(set(names)), room
+
+
+def test_files_and_functions_are_short():
+    """Files of 300 lines, functions of 45 without their docstrings; a model is one file all the same."""
+    long_files = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert {name for name, lines in long_files.items() if lines > 300} <= {"models/vae.py", "models/flow.py"}
+    long_functions = set()
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                docstring = ast.get_docstring(node, clean=False) or ""
+                if node.end_lineno - node.lineno + 1 - docstring.count("\n") > 45:
+                    long_functions.add(f"{name_of(path)}:{node.name}")
+    assert long_functions == set()
 
 
 def test_set_up():
@@ -78,45 +176,5 @@ def test_set_up():
     assert setup["metadata"]["name"] == "npvae"
     assert setup["metadata"]["version"] == npvae.__version__
     assert setup["options"]["python_requires"] == ">=3.11"
-    assert "npvae = npvae.cli:main" in setup["options.entry_points"]["console_scripts"]
+    assert "npvae = npvae.app.cli:main" in setup["options.entry_points"]["console_scripts"]
     assert set(setup["options.extras_require"]) == {"data", "test", "bench"}
-
-
-# ----------------------------------------------------------------------------------------------------------- README
-
-
-def test_line_counts_in_the_readme_are_true():
-    rows = re.findall(r"^\| *\d+ *\| `(npvae/[\w/]+\.py)` \| *(\d+) *\|", README, re.MULTILINE)
-    assert len(rows) >= 15
-    for name, lines in rows:
-        assert int(lines) == len((ROOT / name).read_text(encoding="utf-8").splitlines()), name
-    public = {str(path.relative_to(ROOT)) for path in (ROOT / "npvae").rglob("*.py") if not path.name.startswith("__main")}
-    assert {name for name, _ in rows} | {"npvae/__init__.py", "npvae/kernels/__init__.py"} >= public
-
-
-def test_python_in_the_readme_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert blocks
-    namespace = {}
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), namespace)
-
-
-def test_ci_runs_exactly_the_test_command_of_the_readme():
-    commands = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-    test_command = next(command for command in commands if "pytest" in command).strip()
-    assert test_command in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-
-
-def test_files_and_folders_that_the_readme_names_exist():
-    for name in re.findall(r"[(`]((?:npvae|tests|examples|benchmarks|\.ci)/[\w./-]*)[)`]", README):
-        assert (ROOT / name).exists(), name
-
-
-@pytest.mark.parametrize(("script", "result"), [("bench_step", "step"), ("reproduce_iwae", "iwae")])
-def test_the_tables_in_the_readme_are_the_saved_results(script, result, monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    markdown = importlib.import_module(script).markdown
-    table = re.search(rf"<!-- python benchmarks/{script}.py --markdown -->\n(.*?)\n<!-- end -->", README, re.DOTALL)[1]
-    assert table == markdown(json.loads((ROOT / f"benchmarks/results/{result}.json").read_text()))

@@ -1,13 +1,21 @@
 """The pictures: that they show the numbers they were given, and can be written without a warning."""
 
+from pathlib import Path
+
+import mean_field
 import numpy as np
 import pytest
+from conftest import PICTURES
 from matplotlib.colors import to_hex
 from matplotlib.image import imread
 
 import npvae
-from npvae import plots
-from npvae.history import History
+from npvae import data
+from npvae.app import commands, plots
+from npvae.data.rows import Rows
+from npvae.training.state import History, columns
+
+ROW = dict.fromkeys(columns(npvae.Terms), 1.0)
 
 
 def history(n, val=True):
@@ -16,8 +24,9 @@ def history(n, val=True):
     for epoch in range(1, n + 1):
         row = {"epoch": epoch, "step": 7 * epoch, "seconds": 1.0}
         for part, size in (("train", 100.0), ("val", 200.0)):
-            for i, name in enumerate(("loss", "nll", "kl")):
-                row[f"{part}_{name}"] = size / epoch + i if val or part == "train" else None
+            for i, name in enumerate(npvae.Terms._fields):
+                value = 0.0 if name == "clipped" else size / epoch + i
+                row[f"{part}_{name}"] = value if val or part == "train" else None
         rows.append(row)
     return History(rows)
 
@@ -37,11 +46,11 @@ def texts(axes):
 @pytest.mark.parametrize(("n", "val"), [(1, False), (3, True), (40, True)])
 def test_loss_curves_show_each_term_of_both_parts(tmp_path, n, val):
     numbers = history(n, val)
-    figure = plots.loss_curves(numbers)
+    figure = plots.history(numbers, npvae.VAE)
     drawn(figure, tmp_path)
     for axes, name in zip(figure.axes, ("loss", "nll", "kl"), strict=True):
         assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "nats per datum")
-        assert axes.get_title().startswith(name)
+        assert axes.get_title() == f"{name}, {npvae.VAE.terms_help[name]}"
         assert axes.get_xscale() == ("log" if n == 40 else "linear")
         lines = [(line.get_label(), line.get_color()) for line in axes.lines]
         assert lines == [("training", plots.TRAIN), ("validation", plots.VAL)][: 1 + val]
@@ -51,6 +60,36 @@ def test_loss_curves_show_each_term_of_both_parts(tmp_path, n, val):
     assert texts(figure.axes[2]) == ["training", "validation"][: 1 + val]
     ticks = [tick for tick in figure.axes[0].get_xticks() if 1 <= tick <= n]
     assert ticks == ([1, 2, 5, 10, 20] if n == 40 else np.round(ticks).tolist())  # whole epochs
+
+
+def test_a_term_that_is_not_always_0_is_shown(tmp_path):
+    numbers = history(3)
+    numbers.rows[1]["train_clipped"] = 0.5
+    axes = plots.history(numbers, npvae.VAE).axes
+    assert [a.get_title().split(",")[0] for a in axes] == ["loss", "nll", "kl", "clipped"]
+    np.testing.assert_array_equal(axes[3].lines[0].get_ydata(), [0, 0.5, 0])
+
+
+def test_a_model_with_nothing_but_a_loss_has_one_plot_even_where_that_is_0(tmp_path):
+    rows = [{"epoch": epoch, "step": 1, "seconds": 1.0, "train_loss": 0.0, "val_loss": 1.0} for epoch in (1, 2)]
+    figure = plots.history(History(rows), mean_field.MeanField)
+    drawn(figure, tmp_path)
+    assert [axes.get_title() for axes in figure.axes] == ["loss"]
+    assert (figure.axes[0].get_ylabel(), texts(figure.axes[0])) == ("", ["training", "validation"])
+
+
+def test_points_in_the_plane_are_drawn_as_points(tmp_path):
+    x = np.random.default_rng(0).standard_normal((50, 2))
+    figure = plots.samples(x, title="points")
+    drawn(figure, tmp_path)
+    np.testing.assert_array_equal(figure.axes[0].collections[0].get_offsets(), x)
+    axes = figure.axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("$x_1$", "$x_2$", "points")
+
+
+def test_draws_are_called_what_they_are():
+    assert plots.samples_title(npvae.VAE(4, 1, ())) == "E[x|z] for z drawn from the prior N(0, I)"
+    assert plots.samples_title(mean_field.MeanField(4)) == "draws of the model"
 
 
 def test_resolution_is_in_dots_per_inch(tmp_path):
@@ -94,7 +133,8 @@ def test_samples_that_are_not_images_are_curves(tmp_path):
     figure = plots.samples(x)
     drawn(figure, tmp_path)
     np.testing.assert_array_equal([line.get_ydata() for line in figure.axes[0].lines], x)
-    assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("data dimension", "E[x|z]")
+    assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("data dimension", "value")
+    assert figure.axes[0].get_title() == "draws of the model"
 
 
 @pytest.mark.parametrize(("n", "columns"), [(1, 1), (5, 3), (16, 4)])
@@ -213,3 +253,57 @@ def test_latent_plane_shows_a_random_part_of_very_many_rows(monkeypatch):
 )
 def test_grey_range_is_0_to_1_for_values_within_else_the_extremes(values, expected):
     assert plots.grey_range(np.array(values)) == expected
+
+
+# -------------------------------------------------------------------------------------------------- the pictures of a run
+
+
+def figures_of(monkeypatch, model, dataset):
+    """The run's pictures by file name, as figures that are not written, and what is said of them."""
+    figures = {}
+    monkeypatch.setattr(plots, "save", lambda figure, path: figures.update({path.name: figure}))
+    history = History([{**ROW, "val_kl": 5.0}, ROW])
+    return figures, commands.draw_pictures(Path("folder"), model, Rows.of(model, dataset.x_val, "x"), dataset, history)
+
+
+@pytest.mark.usefixtures("small_world")
+def test_pictures_show_validation_rows_with_their_labels(monkeypatch):
+    model, dataset = npvae.VAE(256, 2, (), seed=3, backend="numpy"), data.load("ising")
+    figures, descriptions = figures_of(monkeypatch, model, dataset)
+    assert sorted(figures) == sorted(descriptions) == PICTURES
+    shown = [0, 11, 23, 35, 46, 58, 70, 82, 93, 105, 117, 129]  # from the first of 130 rows to the last
+    x = dataset.x_val.astype(np.float32)
+    axes = figures["reconstructions.png"].axes
+    images = [a.images[0].get_array().ravel() for a in axes]
+    np.testing.assert_array_equal(images, np.concatenate([x[shown], model.reconstruct(x[shown])]))
+    assert [a.get_title() for a in axes[:12]] == [f"{t:.3g}" for t in dataset.labels_val[shown]]
+    assert figures["reconstructions.png"].get_suptitle() == "temperature (J/k)"
+    points = figures["latent.png"].axes[0].collections[0]
+    seen = np.column_stack([points.get_offsets(), points.get_array()])
+    expected = np.column_stack([model.encode(x)[0], dataset.labels_val])
+    np.testing.assert_array_equal(seen[np.lexsort(seen.T)], expected[np.lexsort(expected.T)])
+    assert figures["loss.png"].axes[2].lines[1].get_ydata().tolist() == [5, 1]
+    assert descriptions["latent.png"] == "validation rows in the latent plane, by temperature (J/k)"
+    assert figures["samples.png"].axes[0].get_title() == "E[x|z] for z drawn from the prior N(0, I)"
+    assert figures["samples.png"].axes[0].images[0].get_array().shape == (8 * 17 - 1, 8 * 17 - 1)  # 64 draws
+
+
+@pytest.mark.parametrize(("n_latent", "image_shape", "drawn"), [(2, (2, 2), True), (3, (2, 2), False), (2, None, False)])
+def test_the_decoded_grid_is_drawn_for_two_dimensions_and_images(monkeypatch, n_latent, image_shape, drawn):
+    dataset = data.Dataset("bits", np.eye(4), np.eye(4), None, "label", image_shape)
+    figures, descriptions = figures_of(monkeypatch, npvae.VAE(4, n_latent, (), backend="numpy"), dataset)
+    assert ("grid.png" in figures) == drawn
+    assert descriptions["latent.png"] == "validation rows in the latent plane"  # there are no labels
+    if image_shape is not None:
+        shown = [axes.images[0].get_array().ravel() for axes in figures["reconstructions.png"].axes]
+        np.testing.assert_array_equal(shown[: len(shown) // 2], np.eye(4))  # each of the four rows once
+    assert not figures["reconstructions.png"].axes[0].get_title()
+
+
+def test_the_latent_picture_shows_the_dimensions_with_the_largest_kl(monkeypatch):
+    model = npvae.VAE(4, 3, (), backend="numpy")
+    model.parameters["posterior.W"][:, 2] = 0
+    model.parameters["posterior.b"][2] = 3  # far from the prior's mean, and the same for every row
+    dataset = data.Dataset("bits", np.eye(4), np.eye(4), None, "label", None)
+    figures, _ = figures_of(monkeypatch, model, dataset)
+    assert figures["latent.png"].axes[0].get_ylabel() == "posterior mean of $z_{3}$"

@@ -5,8 +5,8 @@ import pytest
 from scipy.stats import multivariate_normal
 
 import npvae
-from npvae import ppca
-from npvae.schedules import Cosine
+from npvae.models import ppca
+from npvae.training.schedules import Cosine
 
 
 def data(n=500, D=10, sigma=0.5, seed=0):
@@ -78,8 +78,8 @@ def test_a_linear_vae_trained_by_fit_reaches_the_maximum_of_the_likelihood():
     exact = ppca.maximum_likelihood(x, 3)
     best = ppca.log_likelihood(exact, x).mean()
     model = npvae.VAE(10, 3, (), likelihood="gaussian", sigma=exact.sigma, dtype="float64", seed=1)
-    npvae.fit(model, x, epochs=6000, batch_size=500, optimizer=npvae.Adam(Cosine(0.05, 6000)), n_samples=2, output_bias=True,
-              progress=False)  # fmt: skip
+    model.set_output_bias(x)
+    npvae.fit(model, x, epochs=6000, batch_size=500, optimizer=npvae.Adam(Cosine(0.05, 6000)), n_samples=2, progress=False)
     trained = ppca.of_model(model)
     assert 0 <= best - ppca.log_likelihood(trained, x).mean() < 1e-3
     assert ppca.subspace_angle(trained.W, exact.W) < 1

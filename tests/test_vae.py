@@ -8,8 +8,9 @@ import pytest
 import scipy.stats
 
 import npvae
-from npvae.backend import load_ops
-from npvae.parameters import views_of, zeros
+from npvae.core.parameters import views_of, zeros
+from npvae.models.backend import load_ops
+from npvae.models.vae import LIKELIHOODS
 
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "softplus", "silu")
 DEPTHS = ((), (5,), (5, 4), (6, 5, 4))
@@ -45,7 +46,7 @@ def flat(grads):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("likelihood", npvae.vae.LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize(("activation", "hidden"), [*itertools.product(["tanh"], DEPTHS), *((a, (5, 4)) for a in ACTIVATIONS)])
 def test_gradient_of_the_model_is_that_of_the_complex_step(hidden, activation, likelihood, backend):
     model, x, eps = problem(hidden, activation, likelihood, backend)
@@ -77,7 +78,7 @@ def test_gradient_by_finite_differences(hidden):
     assert np.linalg.norm(gradient - expected) <= 1e-6 * np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize("likelihood", npvae.vae.LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_float32_agrees_with_float64_and_stays_float32(likelihood, backend):
     model, x, eps = problem((6, 5), "relu", likelihood, backend, S=2)
@@ -100,7 +101,7 @@ def test_parameters_are_named_views_of_theta_in_the_contract_s_order():
         "posterior.W": (4, 4), "posterior.b": (4,),
         "decoder.0.W": (2, 3), "decoder.0.b": (3,), "likelihood.W": (3, 7), "likelihood.b": (7,),
     }  # fmt: skip
-    assert list(shapes) == list(views_of(model.theta, model.shapes))
+    assert list(shapes) == list(views_of(model.theta, model.parameters.shapes)) == list(model.shapes(**model.config))
     assert all(np.shares_memory(value, model.theta) for value in model.parameters.values())
     np.testing.assert_array_equal(flat(model.parameters), model.theta)
     model.theta = np.arange(model.theta.size)  # assignment copies: the views stay
@@ -118,9 +119,11 @@ def test_first_latent_columns_of_the_posterior_give_mu():
     mu, logvar = model.encode(x)
     np.testing.assert_array_equal(mu, np.tile([1, 2], (3, 1)))
     np.testing.assert_array_equal(logvar, np.tile([-30, 20], (3, 1)))
-    assert model.forward(x, np.zeros((3, 2)))[0].n_clipped == 6
+    assert model.forward(x, np.zeros((3, 2)))[0].clipped == 1
     model.parameters["posterior.b"][:] = [1, 2, -30, 20]  # on the bounds nothing is clipped
-    assert model.forward(x, np.zeros((3, 2)))[0].n_clipped == 0
+    assert model.forward(x, np.zeros((3, 2)))[0].clipped == 0
+    model.parameters["posterior.b"][:] = [1, 2, -31, 20]
+    assert model.forward(x, np.zeros((3, 2)))[0].clipped == 0.5
 
 
 def test_loss_is_nll_plus_beta_kl_and_averages_over_the_batch():
@@ -174,6 +177,43 @@ def test_backward_is_pure(backend):
     np.testing.assert_array_equal(flat(first), kept)  # not overwritten by the second call
     for value, before in [(model.theta, theta), (x, x0), (eps, eps0)]:
         np.testing.assert_array_equal(value, before)
+
+
+SETTINGS = [
+    {"beta": 1.0},
+    {"beta": 0.0},
+    {"beta": np.array([0.5, 2.0])},
+    {"objective": "iwae", "beta": 0.7},
+    {"objective": "iwae", "beta": np.array([0.5, 2.0])},
+    {"free_bits_per_dimension": 0.2, "beta": 0.5},
+    {"free_bits_total": 0.4},
+]
+
+
+@pytest.mark.parametrize("dloss", [1.0, 0.0, -0.4])
+@pytest.mark.parametrize("S", [None, 1, 3])
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradient_is_forward_then_backward_for_all_settings_and_upstream_gradients(backend, likelihood, settings, S, dloss):
+    model, x, eps = problem((6, 5), "tanh", likelihood, backend, B=4, S=S, sigma=0.5)
+    terms, cache = model.forward(x, eps, **settings)
+    expected = flat(model.backward(cache, dloss))
+    out, eps = np.full_like(model.theta, np.nan), eps if S else eps[None]  # as `draw` gives it
+    fresh, _ = model.gradient(x, eps, **settings, dloss=dloss)
+    fused, bound = model.gradient(x, eps, **settings, dloss=dloss, out=out, workspace=model.workspace(6, n_samples=3))
+    np.testing.assert_allclose(fused, terms, rtol=1e-13)
+    assert fresh == fused
+    assert type(fused) is model.Terms
+    assert np.abs(out - expected).max() <= 1e-13 * np.abs(expected).max()
+    assert np.max(out * out) <= bound < np.inf
+
+
+def test_dloss_is_an_upstream_gradient():
+    model, x, eps = problem(S=2)
+    _, cache = model.forward(x, eps, 0.5)
+    np.testing.assert_allclose(flat(model.backward(cache, -3.0)), -3 * flat(model.backward(cache)), rtol=1e-13)
+    assert not flat(model.backward(cache, 0.0)).any()
 
 
 def test_backward_returns_the_parameters_keys_and_writes_into_out():
@@ -338,7 +378,7 @@ def test_sums_of_a_float32_model_are_in_float64():
     model.parameters["posterior.b"][:2] = 900  # large terms, so that rounding a sum of them shows
     terms, _ = model.forward(x, eps)
     x, eps = x.astype(np.float32), eps.astype(np.float32)
-    (z, kl, _), _ = model.ops.latent_forward(model._layers_forward(x, model.encoder_layers)[0], eps)
+    (z, kl), _ = model.ops.latent_forward(model.ops.mlp_forward(x, model.encoder)[0], eps)
     nll, _ = model.nll_forward(model.decoder_output(z), x)
     assert kl.dtype == np.float32
     assert terms.kl == pytest.approx(math.fsum(kl.astype(float).flat) / 7, rel=1e-14)

@@ -3,7 +3,7 @@
 Every fault is done to real runs of a small model, most of them in a process of its own, which are then resumed to their end
 and compared with a run that nothing happened to: all parameters, the history, metrics.jsonl.
 
-    python tests/faults.py     tries every fault as often as the README says, and prints its table
+    python tests/support/faults.py     tries every fault as often as tests/README.md says, and prints its table
 """
 
 import contextlib
@@ -25,8 +25,10 @@ from unittest import mock
 import numpy as np
 
 import npvae
-from npvae import checkpoint, saving
-from npvae.schedules import Linear
+from npvae.app.run_folder import exclusive
+from npvae.core import files
+from npvae.training import checkpoint
+from npvae.training.schedules import Linear
 
 EPOCHS, BATCH_SIZE = 4, 16
 
@@ -41,13 +43,13 @@ def train(folder=None, epochs=EPOCHS, resume=False, on_step=None, workers=1, **o
     """Train the small model, saving to `folder` after every epoch; the model and its state. Seven steps are an epoch."""
     model, state = npvae.VAE(12, 2, (6,), "tanh", backend="numpy", seed=3), None
     if resume:
-        model, state = saving.load_progress(folder)
+        model, state = checkpoint.load_progress(folder)
     states = [state]
 
     def save(state):
         states.append(state)
-        if folder is not None and saving.is_sound(state):  # as `npvae train` does
-            saving.save_progress(folder, model, state)
+        if folder is not None and checkpoint.is_sound(state):  # as `npvae train` does
+            checkpoint.save_progress(folder, model, state)
 
     def step(state):
         states.append(state)
@@ -83,7 +85,7 @@ def goes_on(folder, workers=1, epochs=EPOCHS):
 def stopped_at(folder, n_steps, workers=1):
     """A run that was stopped after so many steps, and saved there."""
     model, state = train(folder, on_step=lambda _, state: state.step == n_steps, workers=workers)
-    saving.save_progress(folder, model, state)
+    checkpoint.save_progress(folder, model, state)
 
 
 class Outcome(NamedTuple):
@@ -111,19 +113,19 @@ def trial(folder, **options):
 # ----------------------------------------------------------------------------------------------------------- the faults
 
 SAVER = """
-import sys; sys.path.insert(0, {tests!r})
+import sys; sys.path.insert(0, {here!r})
 import faults
-from npvae import saving
+from npvae.training import checkpoint
 folder = {folder!r}
 def keep_saving(model, state):
-    saving.save_progress(folder, model, state)
+    checkpoint.save_progress(folder, model, state)
     print(state.step, flush=True)
 faults.train(folder, epochs=10**6, on_step=keep_saving)
 """
 
 
 def child(code, **names):
-    names = {"tests": str(Path(__file__).parent), **names}
+    names = {"here": str(Path(__file__).parent), **names}
     return subprocess.Popen([sys.executable, "-c", code.format(**names)], stdout=subprocess.PIPE, text=True)
 
 
@@ -137,7 +139,7 @@ def killed_while_saving(n):
             time.sleep(rng.uniform(0, 0.2))
             process.send_signal(signal.SIGKILL)
             process.communicate()
-            epochs = 2 + saving.load_progress(folder)[1].epoch
+            epochs = 2 + checkpoint.load_progress(folder)[1].epoch
             yield trial(folder, epochs=epochs)
 
 
@@ -169,7 +171,7 @@ def interrupted(n, number):
         for k in range(n):
             shutil.rmtree(Path(home) / "run", ignore_errors=True)
             process = subprocess.Popen([*command, *COMMAND, "--workers", str(1 + k % 2)], **quiet)
-            while not (Path(home) / "run/checkpoint.npz").exists():
+            while not (Path(home) / "run/checkpoint.npz").exists() and process.poll() is None:
                 time.sleep(0.01)
             time.sleep(rng.uniform(0, 0.3))
             process.send_signal(number)
@@ -200,12 +202,12 @@ def disk_full_after(n_bytes):
         def __getattr__(self, name):
             return getattr(self.file, name)
 
-    replace = checkpoint.replace_file
+    replace = files.replace_file
 
     def on_full_disk(path, write_to, keep=None):
         replace(path, lambda file: write_to(Full(file)), keep)
 
-    with mock.patch.object(checkpoint, "replace_file", on_full_disk):
+    with mock.patch.object(files, "replace_file", on_full_disk):
         yield
 
 
@@ -222,7 +224,7 @@ def disk_full(n):
                     raised = False
                 except OSError as error:
                     raised = error.errno == errno.ENOSPC and "intact" in str(error)
-            litter = {path.name for path in Path(folder).iterdir()} - before - {saving.BEST, saving.PREVIOUS}
+            litter = {path.name for path in Path(folder).iterdir()} - before - {checkpoint.BEST, checkpoint.PREVIOUS}
             loadable, same = trial(folder)
             yield loadable and raised and not litter, same
 
@@ -234,7 +236,7 @@ def read_only(n):
             stopped_at(folder, 9)
             refusal = PermissionError(errno.EROFS, os.strerror(errno.EROFS))
             try:
-                with mock.patch.object(Path, "open", side_effect=refusal), saving.exclusive(folder):
+                with mock.patch.object(Path, "open", side_effect=refusal), exclusive(folder):
                     refused = False
             except OSError:
                 refused = True
@@ -248,12 +250,12 @@ def damaged(n, spoil):
     for _ in range(n):
         with tempfile.TemporaryDirectory() as folder:
             stopped_at(folder, int(rng.integers(8, 28)))
-            path = Path(folder) / saving.NEWEST
+            path = Path(folder) / checkpoint.NEWEST
             path.write_bytes(spoil(path.read_bytes(), rng))
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 try:
-                    saving.load_progress(folder)
+                    checkpoint.load_progress(folder)
                 except (ValueError, OSError):
                     yield False, False
                     continue
@@ -280,25 +282,9 @@ def foreign(content, rng):
     return [b"PK\x03\x04", b"\x93NUMPY\x01\x00", b"\x1f\x8b\x08", b"hello, world\n"][rng.integers(4)] + rng.bytes(500)
 
 
-def older_schema(n):
-    """A run folder that was written before checkpoints had a place within the epoch."""
-    for k in range(n):
-        with tempfile.TemporaryDirectory() as folder:
-            stopped_at(folder, 7 * (1 + k % (EPOCHS - 1)))
-            train(folder, resume=True, epochs=1 + k % (EPOCHS - 1))  # to the end of that epoch
-            path = Path(folder) / saving.NEWEST
-            arrays, metadata = checkpoint.read(path)
-            for name in ("position", "sums", "best", "settings"):
-                del metadata["training"][name]
-            arrays.pop("best.theta", None)
-            with mock.patch.object(checkpoint, "SCHEMA", 1):
-                checkpoint.write(path, arrays, {name: metadata[name] for name in ("model", "training")})
-            yield trial(folder)
-
-
 HOLDER = """
-from npvae import saving
-with saving.exclusive({folder!r}):
+from npvae.app.run_folder import exclusive
+with exclusive({folder!r}):
     print("holding", flush=True)
     input()
 """
@@ -313,13 +299,13 @@ def two_processes(n):
             holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             holder.stdout.readline()
             try:
-                with saving.exclusive(folder):
+                with exclusive(folder):
                     refused = False
             except BlockingIOError as error:
                 refused = "in use" in str(error)
             holder.kill()
             holder.communicate()
-            with saving.exclusive(folder):
+            with exclusive(folder):
                 loadable, same = trial(folder)
             yield loadable and refused, same
 
@@ -330,7 +316,7 @@ def torn_metrics(n):
     for _ in range(n):
         with tempfile.TemporaryDirectory() as folder:
             stopped_at(folder, int(rng.integers(14, 28)))
-            path = Path(folder) / saving.METRICS
+            path = Path(folder) / checkpoint.METRICS
             content = path.read_bytes()
             path.write_bytes(content[: -int(rng.integers(1, 60))])
             yield trial(folder)
@@ -351,14 +337,14 @@ def diverged(n):
                 ended = False
             except FloatingPointError as error:
                 ended = "gradient of encoder.0.W" in str(error)
-            intact = np.abs(saving.load_progress(folder)[0].theta).max() < 100
+            intact = np.abs(checkpoint.load_progress(folder)[0].theta).max() < 100
             loadable, same = trial(folder)
             yield loadable and ended and intact, same
 
 
 class Fault(NamedTuple):
     name: str
-    times: int  # for the README
+    times: int  # for tests/README.md
     trials: Callable
 
 
@@ -373,7 +359,6 @@ FAULTS = [
     Fault("checkpoint with one bit flipped", 200, lambda n: damaged(n, bit_flipped)),
     Fault("checkpoint empty", 5, lambda n: damaged(n, empty)),
     Fault("checkpoint of another program", 50, lambda n: damaged(n, foreign)),
-    Fault("run folder of an older schema", 3, older_schema),
     Fault("a second process on the run folder", 5, two_processes),
     Fault("metrics.jsonl with a torn last line", 20, torn_metrics),
     Fault("loss or gradient not finite, three times in a row", 10, diverged),
@@ -381,7 +366,7 @@ FAULTS = [
 
 
 def table():
-    """The lines of the README's table."""
+    """The lines of the table in tests/README.md."""
     lines = ["| fault | times tried | runs lost | resumed to identical bits |", "|---|---:|---:|---:|"]
     for fault in FAULTS:
         tried, lost, same = outcome(fault.trials(fault.times))

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 import npvae
-from npvae import optim, train
-from npvae.batches import Rows
-from npvae.minibatch import MinibatchGradient, Objective, validate
-from npvae.parallel import Workers, cores_available, workers_for
+import npvae.training.fit as training
+from npvae.data.rows import Rows
+from npvae.training import optim
+from npvae.training.step import Step, validate
+from npvae.training.workers import Workers, cores_available, workers_for
 
 OPTIMIZERS = (optim.SGD(), optim.Momentum(), optim.AdaGrad(), optim.RMSProp(), optim.Adam())
 
@@ -28,9 +29,9 @@ def test_the_shards_shares_add_up_to_the_batch(backend, cuts):
     shares = np.zeros((len(cuts) + 1, model.theta.size))
     parts = []
     for out, rows in zip(shares, np.split(np.arange(7), cuts)):
-        part, cache = model.forward(x[rows], eps[:, rows], 0.5, batch_size=7)
-        model.backward(cache, out=out)
-        parts.append(part)
+        part, cache = model.forward(x[rows], eps[:, rows], 0.5)
+        model.backward(cache, dloss=len(rows) / 7, out=out)
+        parts.append(len(rows) / 7 * np.array(part))
     np.testing.assert_allclose(np.sum(parts, axis=0), terms, rtol=1e-13)
     np.testing.assert_allclose(shares.sum(axis=0), whole, rtol=0, atol=1e-14 * np.abs(whole).max())
 
@@ -52,16 +53,17 @@ def test_each_shard_draws_noise_of_its_own_and_every_row_is_used_once():
     seen = []
 
     class Recorder(npvae.VAE):
-        def gradient(self, x, eps, beta, objective, out, batch_size, workspace):
-            seen.append((x.copy(), eps.copy(), batch_size))
-            return super().gradient(x, eps, beta, objective, out, batch_size, workspace)
+        def gradient(self, x, eps, dloss, **options):
+            seen.append((x.copy(), eps.copy(), dloss))
+            return super().gradient(x, eps, dloss=dloss, **options)
 
     x = np.arange(50 * 16, dtype=np.float32).reshape(50, 16)
     npvae.fit(Recorder(16, 2, (), likelihood="gaussian"), x, epochs=1, batch_size=20, workers=3,
               optimizer=npvae.SGD(1e-12), progress=False)  # fmt: skip
     assert sorted(len(rows) for rows, _, _ in seen) == [3, 3, 4, 6, 6, 7, 7, 7, 7]
     assert sorted(np.concatenate([rows[:, 0] / 16 for rows, _, _ in seen])) == list(range(50))
-    assert {size for _, _, size in seen} == {20, 10}
+    assert sorted(weight for _, _, weight in seen) == sorted([7 / 20, 7 / 20, 6 / 20] * 2 + [4 / 10, 3 / 10, 3 / 10])
+    assert all(weight in (len(rows) / 20, len(rows) / 10) for rows, _, weight in seen)
     assert len({eps[0, 0].tobytes() for _, eps, _ in seen}) == len(seen)
 
 
@@ -79,19 +81,45 @@ def test_fewer_rows_than_workers_make_fewer_shards():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_updates_sum_the_shards_and_work_slice_by_slice(optimizer, dtype, backend):
     rng = np.random.default_rng(0)
-    op = getattr(npvae.backend.load_ops(backend), optimizer.op)
-    theta = rng.standard_normal(5001).astype(dtype)
-    shares = rng.standard_normal((4, 3, 5001)).astype(dtype)
-    expected, state = theta.copy(), optim.initial_state(optimizer, theta)
+    model = npvae.VAE(70, 5, (45, 10), backend=backend, dtype=np.dtype(dtype).name)
+    size = model.theta.size
+    assert size > 5001
+    model.theta = rng.standard_normal(size)
+    shares = rng.standard_normal((4, 3, size)).astype(dtype)
+    expected, state = model.theta.copy(), optim.initial_state(optimizer, model.theta)
     for grad in shares:
         optimizer.step(expected, grad.sum(axis=0), state)
-    sliced, slices = theta.copy(), optim.initial_state(optimizer, theta)
     with Workers(3) as workers:
+        step = Step(model, Rows.of(model, np.eye(70)[:9], "x"), 9, optimizer, workers)
+        slots = dict(step.state)
         for grad in shares:
-            optimizer.step(sliced, grad, slices, workers.sliced(op))
+            step.update(grad)
     tolerance = 1e-13 if dtype == np.float64 else 2e-6
-    np.testing.assert_allclose(sliced, expected, rtol=0, atol=tolerance * np.abs(expected).max())
-    assert slices["t"] == 4
+    np.testing.assert_allclose(model.theta, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+    assert step.state["t"] == 4
+    for slot in optimizer.slots:
+        assert step.state[slot] is slots[slot]  # changed in place, a slice by each worker
+        atol = tolerance * np.abs(state[slot]).max()
+        np.testing.assert_allclose(step.state[slot], state[slot], rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda optimizer: type(optimizer).__name__)
+def test_each_worker_updates_a_slice_of_its_own(optimizer, monkeypatch):
+    calls, kind = [], type(optimizer)
+    step_of_kind = kind.step
+
+    def recorded(self, theta, grad, state):
+        calls.append((theta.size, grad.shape, {value.size for value in state.values() if isinstance(value, np.ndarray)}))
+        step_of_kind(self, theta, grad, state)
+
+    monkeypatch.setattr(kind, "step", recorded)
+    model = npvae.VAE(16, 2, (), backend="numpy")
+    npvae.fit(model, np.eye(16, dtype=bool), epochs=1, workers=3, optimizer=optimizer, progress=False)
+    sizes = [size for size, _, _ in calls]
+    assert sum(sizes) == model.theta.size
+    assert max(sizes) - min(sizes) <= 1
+    assert len(calls) == 3
+    assert all(shape == (3, size) and slots <= {size} for size, shape, slots in calls)
 
 
 def test_map_keeps_the_order_and_passes_errors_on():
@@ -130,15 +158,13 @@ def test_a_step_allocates_nothing_large_and_10_000_steps_leave_nothing_behind(n)
     """Large is an array of the batch's size: 64 × 500 floats are 128 kB; the 16-bit noise of the shards is half of that."""
     x = np.random.default_rng(0).integers(0, 256, (100, 500), np.uint8)
     model = npvae.VAE(500, 2, (20,))
-    optimizer, index = optim.Adam(), np.arange(64)
-    state = optim.initial_state(optimizer, model.theta)
+    index = np.arange(64)
     with Workers(n) as workers:
-        gradient = MinibatchGradient(model, Rows.of(model, x, "x"), 64, Objective(), 0, workers)
-        update = workers.sliced(model.ops.adam_step)
+        step = Step(model, Rows.of(model, x, "x"), 64, optim.Adam(), workers)
 
         def steps(n_steps):
-            for step in range(n_steps):
-                optimizer.step(model.theta, gradient(index, step)[1], state, update)
+            for number in range(n_steps):
+                step(index, number)
 
         tracemalloc.start()
         try:
@@ -165,6 +191,6 @@ def test_samples_of_z_count_as_rows_where_fit_chooses_its_workers(monkeypatch):
         chosen.append(n_rows)
         return 1
 
-    monkeypatch.setattr(train, "workers_for", workers_for)
+    monkeypatch.setattr(training, "workers_for", workers_for)
     npvae.fit(npvae.VAE(16, 2, ()), np.eye(16, dtype=bool), epochs=1, batch_size=8, n_samples=5, progress=False)
     assert chosen == [40]

@@ -1,27 +1,36 @@
-"""Backward passes that are wrong as people get them wrong, and whether `npvae.proofs` notices.
+"""Backward passes that are wrong as people get them wrong, and whether `npvae.checking` notices.
 
 A gradient check is worth what it catches. Each function of the first list replaces a right function by one with a mistake
-that people make; the subjects that it touches are put before the checks, and at least one check has to fail. The second list
+that people make; the cases that it touches are put before the checks, and at least one check has to fail. The second list
 holds mistakes in the probability: forward and backward agree, so that no gradient check can see them, and the tests of
 samples, divergences and normalisation have to.
 
-    python tests/mistakes.py     prints the kill matrix, tests/kill_matrix.md
+    python tests/support/mistakes.py     prints the kill matrix, tests/support/kill_matrix.md
 """
 
 import functools
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where the test files are
+
 import test_evaluate
 import test_latent
 import test_likelihood
 
-from npvae import backend, bounds, evaluate, latent, layers, likelihood, proofs, subjects, vae
-from npvae.bounds import elbo_backward, iwae_backward, iwae_forward
-from npvae.latent import (
+from npvae import ops
+from npvae.checking import cases, run
+from npvae.models import autoencoder, evaluate, objectives, vae
+from npvae.models.vae import VAE
+from npvae.ops import bounds, latent, layers, likelihood, mlp
+from npvae.ops.bounds import elbo_backward, iwae_backward, iwae_forward
+from npvae.ops.latent import (
     LOGVAR_MAX,
     LOGVAR_MIN,
     clip_logvar_backward,
@@ -35,7 +44,7 @@ from npvae.latent import (
     sampled_kl_backward,
     sampled_kl_forward,
 )
-from npvae.layers import (
+from npvae.ops.layers import (
     affine_backward,
     relu_backward,
     relu_forward,
@@ -45,22 +54,23 @@ from npvae.layers import (
     tanh_backward,
     tanh_forward,
 )
-from npvae.likelihood import (
+from npvae.ops.likelihood import (
     bernoulli_nll_backward,
     bernoulli_nll_forward,
     gaussian_nll_backward,
     gaussian_nll_forward,
 )
-from npvae.vae import VAE
+from npvae.ops.mlp import mlp_backward
 
-MODULES = (layers, latent, likelihood, bounds, vae, evaluate)  # which hold ops by name
-RAISES = "raises"  # an error while proving (mostly shapes that do not fit) gives a mistake away as well
-GRADIENT_COLUMNS = (*proofs.CHECKS, RAISES)
-VAE_METHODS = {name: getattr(VAE, name) for name in ("forward", "backward", "gradient", "_layers_backward")}
+# Whatever holds ops by name; `ops` is the table that the models call.
+MODULES = (ops, layers, mlp, latent, likelihood, bounds, vae, autoencoder, evaluate, objectives)
+RAISES = "raises"  # an error in a check (mostly shapes that do not fit) gives a mistake away as well
+GRADIENT_COLUMNS = (*run.CHECKS, RAISES)
+VAE_METHODS = {name: getattr(VAE, name) for name in ("forward", "backward", "gradient")}
 
 GRADIENT_BUFFERS = {}
 
-# Subjects, by the beginning of their names.
+# Cases, by the beginning of their names.
 AFFINE = ("affine", "numpy dense tanh")
 SAMPLER = ("sampler", "numpy latent")
 KL = ("Gaussian KL", "numpy latent")
@@ -68,7 +78,7 @@ CLIP = ("clip logvar", "numpy latent, clipped")
 BERNOULLI = ("Bernoulli nll",)
 GAUSSIAN = ("Gaussian nll",)
 SAMPLES = "numpy VAE 7-6-2 tanh gaussian, B 3, S 4, after"  # with beta = 0.5
-SQUARE = "numpy VAE 7-6-2 relu bernoulli, B 4, S 1, fresh"  # as many rows as the posterior has columns
+SQUARE = "numpy VAE 7-6-2 relu bernoulli, B 4, S 1"  # as many rows as the posterior has columns
 DEEP = "numpy VAE 7-5-4-3-2 relu gaussian, B 3, S 1, fresh"
 IWAE_MODEL = "numpy VAE 7-6-2 tanh gaussian iwae"
 ELBO, IWAE = ("−ELBO",), ("−IWAE", IWAE_MODEL)
@@ -82,7 +92,7 @@ class Mistake(NamedTuple):
     name: str
     how: str  # people make it
     build: Callable
-    put_before: tuple  # subjects, by the beginnings of their names
+    put_before: tuple  # cases, by the beginnings of their names
 
 
 MISTAKES, PROBABILITY_MISTAKES = [], []
@@ -116,90 +126,90 @@ def pair(op, forward, backward):
 
 
 @mistake("affine_backward", *AFFINE)
-def bias_gradient_is_a_mean(dpre, cache, dW=None, db=None, need_dx=True):
+def bias_gradient_is_a_mean(dpre, cache):
     """mean(axis=0) in place of sum(axis=0): "the gradient is averaged over the batch"."""
-    dx, dW, db = affine_backward(dpre, cache, dW, db, need_dx)
+    dx, dW, db = affine_backward(dpre, cache)
     db /= len(dpre)
     return dx, dW, db
 
 
 @mistake("affine_backward", *AFFINE, SAMPLES)
-def batch_size_divided_out_twice(dpre, cache, dW=None, db=None, need_dx=True):
+def batch_size_divided_out_twice(dpre, cache):
     """Each layer divides by B, and so does the loss: 1/B²."""
-    dx, dW, db = affine_backward(dpre, cache, dW, db, need_dx)
+    dx, dW, db = affine_backward(dpre, cache)
     dW /= len(dpre)
     db /= len(dpre)
     return dx, dW, db
 
 
 @mistake("affine_backward", *AFFINE, SQUARE)
-def batch_axis_found_by_its_length(dpre, cache, dW=None, db=None, need_dx=True):
+def batch_axis_found_by_its_length(dpre, cache):
     """The axis that is not n_out long is summed over, which is the wrong one where B = n_out."""
-    dx, dW, db = affine_backward(dpre, cache, dW, db, need_dx)
+    dx, dW, db = affine_backward(dpre, cache)
     batch_axis = 1 - dpre.shape.index(len(db))
     db[:] = dpre.sum(axis=batch_axis)
     return dx, dW, db
 
 
 @mistake("affine_backward", *AFFINE)
-def dW_transposed_and_reshaped(dpre, cache, dW=None, db=None, need_dx=True):
+def dW_transposed_and_reshaped(dpre, cache):
     """dpreᵀ x in place of xᵀ dpre, forced into the shape of W."""
-    dx, dW, db = affine_backward(dpre, cache, dW, db, need_dx)
+    dx, dW, db = affine_backward(dpre, cache)
     dW[:] = (dpre.T @ cache[0]).reshape(dW.shape)
     return dx, dW, db
 
 
 @mistake("affine_backward", *AFFINE, SQUARE)
-def dx_through_W_untransposed(dpre, cache, dW=None, db=None, need_dx=True):
+def dx_through_W_untransposed(dpre, cache):
     """dx = dpre W: it runs where W is square, which is where its author tried it."""
-    dx, dW, db = affine_backward(dpre, cache, dW, db, need_dx=False)
-    return dpre @ cache[1] if need_dx else dx, dW, db
+    dx, dW, db = affine_backward(dpre, cache)
+    return dpre @ cache[1] if len(cache[1]) else dx, dW, db  # a network's first layer needs no dx: W is empty there
 
 
 @mistake("affine_backward", *AFFINE)
-def dx_through_W_reshaped(dpre, cache, dW=None, db=None, need_dx=True):
+def dx_through_W_reshaped(dpre, cache):
     """reshape(n_out, n_in) taken for the transpose."""
     W = cache[1]
-    _, dW, db = affine_backward(dpre, cache, dW, db, need_dx)
+    _, dW, db = affine_backward(dpre, cache)
     return dpre @ W.reshape(W.shape[::-1]), dW, db
 
 
 @mistake("affine_backward", *AFFINE)
-def last_row_left_out(dpre, cache, dW=None, db=None, need_dx=True):
+def last_row_left_out(dpre, cache):
     """A loop over range(B - 1)."""
-    dx, dW, db = affine_backward(dpre, cache, dW, db, need_dx)
+    dx, dW, db = affine_backward(dpre, cache)
     dW[:] = cache[0][:-1].T @ dpre[:-1]
     return dx, dW, db
 
 
 @mistake("affine_backward", *AFFINE)
-def one_entry_off_by_half(dpre, cache, dW=None, db=None, need_dx=True):
+def one_entry_off_by_half(dpre, cache):
     """A wrong weight at one index, like an end point treated as an inner one."""
-    dx, dW, db = affine_backward(dpre, cache, dW, db, need_dx)
+    dx, dW, db = affine_backward(dpre, cache)
     dW[1, 2] *= 1.5
     return dx, dW, db
 
 
 @mistake("affine_backward", *AFFINE)
-def weight_decay_in_the_gradient(dpre, cache, dW=None, db=None, need_dx=True):
+def weight_decay_in_the_gradient(dpre, cache):
     """A penalty that the loss does not contain: the gradient is not zero for a zero upstream."""
-    dx, dW, db = affine_backward(dpre, cache, dW, db, need_dx)
+    dx, dW, db = affine_backward(dpre, cache)
     dW += 1e-4 * cache[1]
     return dx, dW, db
 
 
 @mistake("affine_backward", *AFFINE)
-def gradient_clipped_silently(dpre, cache, dW=None, db=None, need_dx=True):
+def gradient_clipped_silently(dpre, cache):
     """np.clip(dW, -1, 1), left over from a search for exploding gradients."""
-    dx, dW, db = affine_backward(dpre, cache, dW, db, need_dx)
+    dx, dW, db = affine_backward(dpre, cache)
     np.clip(dW, -1, 1, out=dW)
     return dx, dW, db
 
 
 @mistake("affine_backward", *AFFINE)
-def bias_summed_in_float32(dpre, cache, dW=None, db=None, need_dx=True):
+def bias_summed_in_float32(dpre, cache):
     """A single-precision accumulator inside a double-precision path."""
-    dx, dW, db = affine_backward(dpre, cache, dW, db, need_dx)
+    dx, dW, db = affine_backward(dpre, cache)
     db[:] = dpre.sum(axis=0, dtype=np.float32)
     return dx, dW, db
 
@@ -652,15 +662,15 @@ def number_of_samples_forgotten(dloss, cache):
 @mistake("elbo_backward", *ELBO, SAMPLES)
 def beta_forgotten_in_backward(dloss, cache):
     """beta weighs the KL in the loss only."""
-    nll, kl, _, n_rows = cache
-    return elbo_backward(dloss, (nll, kl, 1.0, n_rows))
+    nll, kl, _ = cache
+    return elbo_backward(dloss, (nll, kl, 1.0))
 
 
 @mistake("elbo_backward", *ELBO, SAMPLES)
 def beta_on_the_nll(dloss, cache):
     """beta weighs the other term in the gradient."""
-    nll, kl, beta, n_rows = cache
-    return np.mean(beta) * elbo_backward(dloss, cache)[0], elbo_backward(dloss, (nll, kl, 1.0, n_rows))[1]
+    nll, kl, beta = cache
+    return np.mean(beta) * elbo_backward(dloss, cache)[0], elbo_backward(dloss, (nll, kl, 1.0))[1]
 
 
 @mistake("elbo_backward", *ELBO, SAMPLES)
@@ -737,75 +747,77 @@ def fused_step_without_beta(model, x, eps, beta=1.0, *args, **options):
 
 
 @mistake("VAE.backward", SAMPLES)
-def KL_averaged_over_latents(model, cache, out=None):
+def KL_averaged_over_latents(model, cache, dloss=1.0, out=None):
     """kl.mean() in the gradient, the sum over L in the loss."""
-    return VAE_METHODS["backward"](model, cache._replace(dkl=cache.dkl / model.n_latent), out)
+    nll, kl, beta = cache.bound
+    return VAE_METHODS["backward"](model, cache._replace(bound=(nll, kl, beta / model.n_latent)), dloss, out)
 
 
 @mistake("VAE.backward", DEEP)
-def middle_layer_not_trained(model, cache, out=None):
+def middle_layer_not_trained(model, cache, dloss=1.0, out=None):
     """Gradients written out by hand for two layers; a third is silently left at zero."""
-    grads = VAE_METHODS["backward"](model, cache, out)
+    grads = VAE_METHODS["backward"](model, cache, dloss, out)
     grads["encoder.1.W"][:] = 0
     grads["encoder.1.b"][:] = 0
     return grads
 
 
 @mistake("VAE.backward", PLAIN)
-def bias_of_the_posterior_not_trained(model, cache, out=None):
+def bias_of_the_posterior_not_trained(model, cache, dloss=1.0, out=None):
     """The head's bias is left out of the update."""
-    grads = VAE_METHODS["backward"](model, cache, out)
+    grads = VAE_METHODS["backward"](model, cache, dloss, out)
     grads["posterior.b"][:] = 0
     return grads
 
 
 @mistake("VAE.backward", PLAIN)
-def key_missing(model, cache, out=None):
+def key_missing(model, cache, dloss=1.0, out=None):
     """A parameter that was added later has no gradient at all."""
-    grads = VAE_METHODS["backward"](model, cache, out)
+    grads = VAE_METHODS["backward"](model, cache, dloss, out)
     del grads["likelihood.b"]
     return grads
 
 
 @mistake("VAE.backward", PLAIN)
-def gradients_accumulate(model, cache, out=None):
+def gradients_accumulate(model, cache, dloss=1.0, out=None):
     """Gradients are added up, and nobody zeroes them between two steps."""
     totals = vars(model).setdefault("totals", {name: 0 for name in model.parameters})
-    for name, grad in VAE_METHODS["backward"](model, cache, out).items():
+    for name, grad in VAE_METHODS["backward"](model, cache, dloss, out).items():
         totals[name] = totals[name] + grad
     return dict(totals)
 
 
 @mistake("VAE.backward", SAMPLES)
-def KL_divided_by_the_samples(model, cache, out=None):
+def KL_divided_by_the_samples(model, cache, dloss=1.0, out=None):
     """1/S on everything: but the KL is in closed form and has no samples."""
-    S = cache.dnll.size // len(cache.dkl)
-    return VAE_METHODS["backward"](model, cache._replace(dkl=cache.dkl / S), out)
+    nll, kl, beta = cache.bound
+    return VAE_METHODS["backward"](model, cache._replace(bound=(nll, kl, beta * len(kl) / nll.size)), dloss, out)
 
 
-@mistake("VAE._layers_backward", DEEP)
-def layers_not_reversed(model, dh, layers, caches, grads, need_dx=True):
+@mistake("mlp_backward", DEEP)
+def layers_not_reversed(dh, caches, need_dx=True):
     """Backward visits the layers in the order of forward."""
-    return VAE_METHODS["_layers_backward"](model, dh, layers[::-1], caches[::-1], grads, need_dx)
+    dx, grads = mlp_backward(dh, caches[::-1], need_dx)
+    return dx, grads[::-1]
 
 
-@mistake("VAE._layers_backward", SAMPLES)
-def first_decoder_layer_passes_nothing_on(model, dh, layers, caches, grads, need_dx=True):
+@mistake("mlp_backward", SAMPLES)
+def first_decoder_layer_passes_nothing_on(dh, caches, need_dx=True):
     """Every stack's first layer saves dx, the decoder's too, and the encoder is left without a gradient."""
-    return VAE_METHODS["_layers_backward"](model, dh, layers, caches, grads, need_dx=False)
+    return mlp_backward(dh, caches, need_dx=False)
 
 
 @mistake("VAE.backward", PLAIN)
-def gradients_of_the_model_in_one_buffer(model, cache, out=None):
+def gradients_of_the_model_in_one_buffer(model, cache, dloss=1.0, out=None):
     """The model keeps one gradient vector: the gradients of the step before change under their owner."""
     buffer = vars(model).setdefault("buffer", np.empty_like(model.theta))
-    return VAE_METHODS["backward"](model, cache, buffer)
+    return VAE_METHODS["backward"](model, cache, dloss, buffer)
 
 
 @mistake("VAE.backward", PLAIN)
-def out_ignored(model, cache, out=None):
+def out_ignored(model, cache, dloss=1.0, out=None):
     """The buffer is accepted, and a fresh one is filled."""
-    return VAE_METHODS["backward"](model, cache)
+    return VAE_METHODS["backward"](model, cache, dloss)
 
 
 # ------------------------------------------------------------------------------- probability: forward and backward agree
@@ -922,9 +934,9 @@ def KL_averaged_over_latents_in_both():
 def number_of_samples_not_divided_out():
     """log Σ w for log 1/S Σ w, the forgotten −log S: the bound exceeds log p(x)."""
 
-    def forward(nll, kl, beta, n_rows):
-        loss, cache = iwae_forward(nll, kl, beta, n_rows)
-        return loss - np.log(len(nll)) * nll.shape[1] / n_rows, cache
+    def forward(nll, kl, beta):
+        loss, cache = iwae_forward(nll, kl, beta)
+        return loss - np.log(len(nll)), cache
 
     return {"iwae_forward": forward}
 
@@ -1001,33 +1013,38 @@ def patched(wrong):
             for module in MODULES:
                 if name in vars(module):
                     stack.enter_context(mock.patch.object(module, name, function))
-        activations = {key: tuple(wrong.get(f.__name__, f) for f in ops) for key, ops in layers.ACTIVATIONS.items()}
+        activations = {key: tuple(wrong.get(f.__name__, f) for f in pair) for key, pair in layers.ACTIVATIONS.items()}
         stack.enter_context(mock.patch.dict(layers.ACTIVATIONS, activations))
-        ops = {name: function for name, function in wrong.items() if name in backend.NUMPY._fields}
-        stack.enter_context(mock.patch.object(backend, "NUMPY", backend.NUMPY._replace(**ops)))
         yield
 
 
 @functools.cache
 def right_model_cases():
     """Built, and trained, by the right code."""
-    return subjects.model_cases("numpy")
+    return cases.model_cases("numpy")
 
 
-def subjects_of(prefixes, cases):
-    """The subjects whose names begin with one of the prefixes, made of the functions that are in place now."""
-    cases = [case for case in cases if case.name.startswith(prefixes)]
-    pairs = [p for p in subjects.op_pairs() + subjects.composite_pairs("numpy") if p.name.startswith(prefixes)]
-    return pairs + [case._replace(model=case.model.copy(), x=case.x.copy(), eps=case.eps.copy()) for case in cases]
+def cases_of(prefixes):
+    """The cases whose names begin with one of the prefixes, made of the functions that are in place now."""
+    models = [case for case in right_model_cases() if case.name.startswith(prefixes)]
+    pairs = [p for p in cases.op_pairs() + cases.composite_pairs("numpy") if p.name.startswith(prefixes)]
+    return pairs + [copied(case) for case in models]
+
+
+def copied(case):
+    """A model's case in memory of its own: what a mistake writes into it does not reach the next one."""
+    batch, noise, others = (run.of_arrays(np.copy, value) for value in (case.batch, case.noise, case.others))
+    return case._replace(model=case.model.copy(), batch=batch, noise=noise, others=others)
 
 
 def failed_gradient_checks(wrong, prefixes):
-    """The names in GRADIENT_COLUMNS of the checks that fail on the subjects while `wrong` is in place."""
-    cases, failed = right_model_cases(), set()
+    """The names in GRADIENT_COLUMNS of the checks that fail on the cases while `wrong` is in place."""
+    right_model_cases()  # before anything is wrong
+    failed = set()
     with patched(wrong), np.errstate(all="ignore"):
-        for subject in subjects_of(prefixes, cases):
+        for case in cases_of(prefixes):
             try:
-                failed |= {outcome.check for outcome in proofs.prove(subject) if not outcome.report.passed}
+                failed |= {outcome.check for outcome in run.run(case) if not outcome.report.passed}
             except Exception:  # whatever the mistake makes of it
                 failed.add(RAISES)
     return failed
@@ -1053,7 +1070,7 @@ def kill_matrix():
 
 
 def false_alarms():
-    """The failed checks of the right code, on every subject that a mistake was put before."""
+    """The failed checks of the right code, on every case that a mistake was put before."""
     prefixes = {prefix for m in MISTAKES + PROBABILITY_MISTAKES for prefix in m.put_before}
     return failed_gradient_checks({}, tuple(prefixes)) | failed_probability_checks({})
 
@@ -1073,12 +1090,13 @@ def summary(gradient, probability, alarms):
 
 
 def as_markdown(gradient, probability, alarms):
-    """The kill matrix as the text of tests/kill_matrix.md."""
+    """The kill matrix as the text of tests/support/kill_matrix.md."""
     lines = [
         "# Who catches what",
         "",
-        "Written by `python tests/mistakes.py`. ● where a check fails on the mistake, as it should. Each mistake is put before",
-        "the subjects of `npvae.subjects` whose names begin as given. *raises*: proving it ends in an error, mostly of shapes.",
+        "Written by `python tests/support/mistakes.py`. ● where a check fails on the mistake, as it should. Each mistake is",
+        "put before the cases of `npvae.checking.cases` whose names begin as given. *raises*: a check ends in an error, mostly",
+        "of shapes.",
         "",
         summary(gradient, probability, alarms),
         "",

@@ -1,0 +1,155 @@
+"""Settings: which options a run has, which model is meant, and what its arguments become."""
+
+from pathlib import Path
+
+import mean_field
+import pytest
+
+import npvae
+from npvae.app import settings
+from npvae.core import options
+from npvae.core.options import Option
+from npvae.training.schedules import BurdaStages, Cosine, Cyclical, Linear, StepDecay
+
+DEFAULTS = settings.defaults(npvae.VAE)
+
+
+def test_the_defaults_of_a_run_pass_their_own_checks():
+    for kind in npvae.models.classes().values():
+        for name, option in settings.all_options(kind).items():
+            assert option.checked(option.default) == option.default, name
+
+
+def test_a_run_has_the_options_of_its_model_and_of_every_run():
+    own = set(settings.defaults(mean_field.MeanField))
+    assert own == {"first_logit", *(option.name for option in (*settings.RUN, *settings.OPTIMISATION))}
+    assert set(DEFAULTS) - own == {*(option.name for option in npvae.VAE.options), "annealing_epochs", "annealing_cycles"}
+
+
+def test_annealing_is_offered_where_a_setting_can_rise_and_says_which():
+    (epochs, cycles), none = settings.training_options(npvae.VAE)[-2:], settings.training_options(mean_field.MeanField)
+    assert (epochs.name, cycles.name) == ("annealing_epochs", "annealing_cycles")
+    assert epochs.help == "epochs over which --beta rises from 0, against posterior collapse"
+    assert none == []
+
+
+class Preferring(mean_field.MeanField):
+    defaults = {"learning_rate": 0.5, "first_logit": 1.0}
+
+
+def test_a_model_may_prefer_other_defaults():
+    defaults = settings.defaults(Preferring)
+    assert (defaults["learning_rate"], defaults["first_logit"], defaults["epochs"]) == (0.5, 1.0, 30)
+
+
+def test_a_model_without_options_has_none():
+    class Bare:
+        Terms = None
+
+    assert settings.defaults(Bare).keys() == {option.name for option in (*settings.RUN, *settings.OPTIMISATION)}
+    assert settings.step_settings(Bare, settings.defaults(Bare), 3) == {}
+
+
+@pytest.mark.parametrize("name", ["epochs", "seed", "model", "data_dir", "workers", "help", "kind", "annealing_epochs"])
+def test_an_option_of_every_run_cannot_be_a_model_s(name):
+    class Taking(mean_field.MeanField):
+        options = (Option(name, 1, "mine", options.integer(1)),)
+
+    with pytest.raises(ValueError, match=f"Taking.options: the name {name} is taken by an option of every run"):
+        settings.defaults(Taking)
+
+
+# ------------------------------------------------------------------------------------------------------ which model it is
+
+TWO = "from npvae import VAE\nclass A(VAE): pass\nclass B(VAE): pass\n"
+
+
+@pytest.mark.parametrize("folder", [".", "my.project", "x.py:y", "Käthe's models"])
+def test_a_model_is_one_of_npvae_s_or_in_a_file(tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    Path(folder).mkdir(exist_ok=True)
+    path = f"{folder}/mine.py"
+    Path(path).write_text(TWO)
+    assert settings.model_class("vae") is npvae.VAE
+    assert settings.model_class(f"{path}:B").__name__ == "B"
+    assert settings.model_class(f"{tmp_path}/{path}:A") is settings.model_class(f"{path}:A")  # run once
+    assert settings.recorded_name(path, settings.model_class(f"{path}:A")) == f"{Path(path).resolve()}:A"
+    with pytest.raises(ValueError, match=r"mine\.py holds the models A, B; name one of them as --model FILE\.py:CLASS"):
+        settings.model_class(path)
+    for name in (f"{path}x", f"{path}B", f"{path}:", "mine", ""):
+        with pytest.raises(ValueError, match=r"--model must be one of .*vae, or FILE\.py, or FILE\.py:CLASS; got"):
+            settings.model_class(name)
+    with pytest.raises(ValueError, match="holds the models A, B; name one"):
+        settings.model_class(f"{path}:C")
+
+
+def test_a_file_that_has_changed_is_read_again(tmp_path):
+    path = tmp_path / "mine.py"
+    for name in ("First", "Second"):
+        path.write_text(f"from npvae import VAE\nclass {name}(VAE): pass\n")
+        assert settings.model_class(str(path)).__name__ == name
+
+
+def test_a_file_may_hold_dataclasses_and_postponed_annotations(tmp_path):
+    text = "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass Size:\n    n: int\n" + TWO
+    (tmp_path / "mine.py").write_text(text)
+    assert settings.model_class(f"{tmp_path}/mine.py:A").__name__ == "A"
+
+
+@pytest.mark.parametrize(("recorded", "given", "message"), [
+    ("vae", "mine.py", "the model of run is vae: leave out --model mine.py"),
+    ("gone", None, "the model of run is not one of npvae's: name the file with its code, as in --model gone"),
+    ("/a/mine.py:A", None, "name the file with its code, as in --model /a/mine.py:A"),
+    ("/a/mine.py:A", "vae", "name the file with its code, as in --model /a/mine.py:A"),
+    ("/a/mine.py:A", "mine.py:B", "the model of run is of class A, not B"),
+])  # fmt: skip
+def test_the_model_of_a_run_is_named_by_the_user_where_it_is_not_npvae_s(tmp_path, monkeypatch, recorded, given, message):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(TWO)
+    assert settings.model_class_of_run("run", "vae", "VAE", None) is npvae.VAE
+    assert settings.model_class_of_run("run", "vae", "VAE", "vae") is npvae.VAE
+    assert settings.model_class_of_run("run", "/gone/mine.py:A", "A", "mine.py").__name__ == "A"
+    with pytest.raises(ValueError, match=message):
+        settings.model_class_of_run("run", recorded, "A", given)
+
+
+def test_commands_are_told_the_file_of_a_model_that_is_not_npvae_s():
+    assert settings.model_option({"model": "vae"}) == ""
+    assert settings.model_option({"model": "/a/mine.py:A"}) == " --model /a/mine.py:A"
+
+
+# ------------------------------------------------------------------------------------------------ what the arguments become
+
+
+def test_a_model_is_made_of_its_options():
+    changes = {"latent": 3, "hidden": [7, 5], "likelihood": "gaussian", "sigma": 0.3, "seed": 6, "initialization": "he"}
+    config = settings.new_model(npvae.VAE, {**DEFAULTS, **changes}, 12).config
+    expected = {"n_features": 12, "n_latent": 3, "hidden": [7, 5], "likelihood": "gaussian", "sigma": 0.3, "seed": 6,
+                "initialization": "he", "activation": "relu"}  # fmt: skip
+    assert {name: config[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(("changes", "beta"), [
+    ({}, 1.0), ({"beta": 2.0}, 2.0), ({"beta": 4.0, "annealing_epochs": 3}, Linear(33, 0.0, 4.0)),
+    ({"annealing_epochs": 6, "annealing_cycles": 2, "beta": 4.0}, Cyclical(66, 2, end=4.0)),
+])  # fmt: skip
+def test_a_setting_rises_over_the_epochs_that_are_asked_for(changes, beta):
+    step_settings = settings.step_settings(npvae.VAE, {**DEFAULTS, **changes}, 11)
+    assert step_settings == {"objective": "elbo", "n_samples": 1, "beta": beta, "free_bits_per_dimension": 0.0,
+                             "free_bits_total": 0.0}  # fmt: skip
+
+
+def test_cycles_need_epochs_to_go_over():
+    with pytest.raises(ValueError, match="--annealing-cycles needs --annealing-epochs"):
+        settings.step_settings(npvae.VAE, {**DEFAULTS, "annealing_cycles": 2}, 11)
+
+
+@pytest.mark.parametrize(("changes", "rate"), [  # 105 rows, 10 a step: 11 steps per epoch
+    ({}, 1e-3),
+    ({"learning_rate_schedule": "cosine", "epochs": 2}, Cosine(1e-3, 22)),
+    ({"learning_rate_schedule": "burda", "learning_rate": 0.01}, BurdaStages(11, 0.01)),
+    ({"learning_rate_schedule": "step", "learning_rate_drop_epochs": 3, "learning_rate_drop_factor": 0.5},
+     StepDecay(1e-3, 33, 0.5)),
+])  # fmt: skip
+def test_the_learning_rate_follows_the_schedule_that_is_asked_for(changes, rate):
+    assert settings.learning_rate({**DEFAULTS, "batch_size": 10, **changes}, 105) == rate
