@@ -11,6 +11,7 @@ forward passes kept, and win only together with those.
 """
 
 import argparse
+from dataclasses import replace
 from statistics import median
 
 import numpy as np
@@ -19,10 +20,10 @@ from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
 
 import npvae
-from npvae import optim
-from npvae.backend import NUMPY
-from npvae.kernels import NUMBA, dense, layers, sparse
-from npvae.layers import ACTIVATIONS
+from npvae import kernels, ops
+from npvae.kernels import dense, layers, sparse
+from npvae.ops.layers import ACTIVATIONS
+from npvae.training import optim
 
 B, D, H, L = 64, 784, 400, 20
 DENSITY = 0.13  # of binarised MNIST
@@ -39,18 +40,18 @@ def cases():
     for name in ACTIVATIONS:
         out += dense_cases(name, normal)
     posterior, eps, dz, dkl = normal(B, 2 * L), normal(B, L), normal(B, L), normal(B, L)
-    forwards = [lambda ops=ops: ops.latent_forward(posterior, eps)[0][:2] for ops in (NUMBA, NUMPY)]
-    caches = [ops.latent_forward(posterior, eps)[1] for ops in (NUMBA, NUMPY)]
-    pairs = zip((NUMBA, NUMPY), caches)
-    backwards = [lambda ops=ops, cache=cache: [ops.latent_backward(dz, dkl, cache)] for ops, cache in pairs]
+    forwards = [lambda table=table: table.latent_forward(posterior, eps)[0] for table in (kernels, ops)]
+    caches = [table.latent_forward(posterior, eps)[1] for table in (kernels, ops)]
+    pairs = zip((kernels, ops), caches)
+    backwards = [lambda table=table, cache=cache: [table.latent_backward(dz, dkl, cache)] for table, cache in pairs]
     out += [("latent forward", *forwards, 7 * eps.nbytes), ("latent backward", *backwards, 9 * eps.nbytes)]
     output, x = 3 * normal(B, D), (rng.random((B, D)) < DENSITY).astype(np.float32)
     for name, args in [("bernoulli", (output, x)), ("gaussian", (output, x, 0.1))]:
-        out.append((f"{name} nll, value and gradient", *(nll_of(ops, name, args) for ops in (NUMBA, NUMPY)), 3 * x.nbytes))
+        out.append((f"{name} nll, value and gradient", *(nll_of(table, name, args) for table in (kernels, ops)), 3 * x.nbytes))
     grey, noise = rng.integers(0, 256, (1000, D), np.uint8), rng.integers(0, 2**16, (B, D), np.uint16)
     index = rng.integers(0, 1000, B)
-    drawn = [(ops, np.empty((B, D), np.float32)) for ops in (NUMBA, NUMPY)]
-    binarize = [lambda ops=ops, x=x: [ops.binarize(grey, index, noise, 1 / 255, x)] for ops, x in drawn]
+    drawn = [(table, np.empty((B, D), np.float32)) for table in (kernels, ops)]
+    binarize = [lambda table=table, x=x: [table.binarize(grey, index, noise, 1 / 255, x)] for table, x in drawn]
     out.append(("binarize", *binarize, 7 * noise.size))
     return out + optimizer_cases(normal)
 
@@ -89,8 +90,8 @@ def dense_cases(name, normal):
     ]
 
 
-def nll_of(ops, name, args):
-    forward, backward = getattr(ops, f"{name}_nll_forward"), getattr(ops, f"{name}_nll_backward")
+def nll_of(table, name, args):
+    forward, backward = getattr(table, f"{name}_nll_forward"), getattr(table, f"{name}_nll_backward")
     dnll = np.full(B, 1 / B)
 
     def value_and_gradient():
@@ -106,19 +107,19 @@ def optimizer_cases(normal):
     grad, cases = 1e-3 * normal(2, start.size), []
     for optimizer in (optim.SGD(), optim.Momentum(), optim.AdaGrad(), optim.RMSProp(), optim.Adam()):
 
-        def steps(ops, optimizer=optimizer):
-            theta, op = start.copy(), getattr(ops, optimizer.op)
+        def steps(backend, optimizer=optimizer):
+            optimizer, theta = replace(optimizer, backend=backend), start.copy()
             state = optim.initial_state(optimizer, theta)
             arrays = [theta, *(state[slot] for slot in optimizer.slots)]
 
             def step():
-                optimizer.step(theta, grad, state, op)
+                optimizer.step(theta, grad, state)
                 return arrays
 
             return step
 
         n_arrays = 2 + 2 * (1 + len(optimizer.slots))  # the shards are read, theta and the state read and written
-        cases.append((f"{type(optimizer).__name__}, two shards", steps(NUMBA), steps(NUMPY), n_arrays * start.nbytes))
+        cases.append((f"{type(optimizer).__name__}, two shards", steps("numba"), steps("numpy"), n_arrays * start.nbytes))
     return cases
 
 

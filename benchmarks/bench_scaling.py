@@ -16,7 +16,7 @@ from common import interleaved, machine, plain_log, print_machine, save, settled
 from matplotlib.figure import Figure
 
 import npvae
-from npvae.parallel import cores_available
+from npvae.training.workers import cores_available
 
 SECONDS = 0.2  # of one run
 # name -> sizes; each makes (widths, batch size, workers or None for npvae's own choice)
@@ -38,7 +38,7 @@ def verify(contender, batch_size):
     """SystemExit if the gradient is not that of the NumPy back end."""
     model = contender.model
     rng = np.random.default_rng(1)
-    x = contender.rows.batch(np.arange(batch_size), rng)
+    (x,) = contender.rows.batch(np.arange(batch_size), rng)
     eps = rng.standard_normal((1, batch_size, model.n_latent), np.float32)
     ours, theirs = np.empty_like(model.theta), np.empty_like(model.theta)
     model.gradient(x, eps, out=ours)

@@ -18,11 +18,11 @@ from matplotlib.figure import Figure
 from peers import PEERS
 
 import npvae
-from npvae.batches import Rows
 from npvae.data import mnist
-from npvae.minibatch import MinibatchGradient, Objective
-from npvae.optim import Adam, initial_state
-from npvae.parallel import Workers, workers_for
+from npvae.data.rows import Rows
+from npvae.training.optim import Adam
+from npvae.training.step import Step
+from npvae.training.workers import Workers, workers_for
 
 SIZES = [  # D, hidden, L, batch
     (64, (64,), 2, 32),
@@ -43,30 +43,25 @@ class Npvae:
     def __init__(self, widths, theta, images, backend, batch_size, workers=None):
         self.model = npvae.VAE(widths[0], widths[-1], widths[1:-1], backend=backend)
         for name, value in theta.items():
-            self.model.parameters[name][:] = value
+            self.model.parameters[name] = value
         self.rows = Rows.of(self.model, images, "images")
-        self.optimizer = Adam()
-        self.state = initial_state(self.optimizer, self.model.theta)
-        self.op = getattr(self.model.ops, self.optimizer.op)
         self.workers = Workers(workers or workers_for(self.model, batch_size))
-        self.gradient = MinibatchGradient(self.model, self.rows, batch_size, Objective(), 0, self.workers)
+        self.training_step = Step(self.model, self.rows, batch_size, Adam(), self.workers)
         self.count = 0
 
     def run(self, batches):
         """Steps on these batches, timed inside of the workers' block, as within an epoch."""
         with self.workers:
-            update = self.workers.sliced(self.op)
             started = time.perf_counter()
             for rows in batches:
-                _, grad, _ = self.gradient(rows, self.count)
-                self.optimizer.step(self.model.theta, grad, self.state, update)
+                self.training_step(rows, self.count)
                 self.count += 1
             return time.perf_counter() - started
 
     def step_with(self, x, eps):
         grad = np.empty_like(self.model.theta)
         terms, _ = self.model.gradient(x, eps, out=grad)
-        self.optimizer.step(self.model.theta, grad, self.state, self.op)
+        self.training_step.optimizer.step(self.model.theta, grad, self.training_step.state)
         return terms.loss
 
 

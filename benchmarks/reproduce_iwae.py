@@ -22,10 +22,11 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import npvae
-from npvae import evaluate, saving
+from npvae import evaluate
+from npvae.core.progress import progress_bar
 from npvae.data import mnist
-from npvae.history import progress_bar
 from npvae.schedules import BurdaStages
+from npvae.training import checkpoint
 
 BATCH_SIZE, HIDDEN, N_LATENT = 20, (200, 200), 50
 STAGE_SAMPLES = 100  # importance samples per test image after a stage that is not the last one asked for
@@ -45,7 +46,7 @@ def initial_model(images, seed):
     """The model of the protocol before its first step; images (n, 784) grey levels 0–255."""
     model = npvae.VAE(784, N_LATENT, HIDDEN, "tanh", seed=seed)
     mean = np.clip(images.mean(axis=0) / 255, 0.001, 0.999)  # (784,)
-    model.parameters["likelihood.b"][:] = np.log(mean / (1 - mean))
+    model.parameters["likelihood.b"] = np.log(mean / (1 - mean))
     return model
 
 
@@ -71,7 +72,7 @@ def train(args, dataset, folder, on_stage):
     steps_per_epoch = len(dataset.x_train) // BATCH_SIZE
     stages = BurdaStages(steps_per_epoch)
     if (folder / "checkpoint.npz").exists():
-        model, state = saving.load_progress(folder)
+        model, state = checkpoint.load_progress(folder)
         print(f"going on after epoch {state.epoch}, {state.seconds:.0f} s of training")
     else:
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +84,7 @@ def train(args, dataset, folder, on_stage):
         bar.set_postfix_str(f"stage {stages.stage(state.step - 1)}, train loss {state.history.rows[-1]['train_loss']:.2f} nats")
         bar.update()
         if state.epoch == last or time.perf_counter() > saved + SECONDS_BETWEEN_SAVES:
-            saving.save_progress(folder, model, state)
+            checkpoint.save_progress(folder, model, state)
             saved = time.perf_counter()
 
     done = 0 if state is None else state.epoch
@@ -105,7 +106,7 @@ def train(args, dataset, folder, on_stage):
                 on_epoch=on_epoch,
                 resume=state,
             )
-            _, state = saving.load_progress(folder)
+            _, state = checkpoint.load_progress(folder)
             on_stage(stage, model, state)
 
 

@@ -50,13 +50,14 @@ def remedies(n_steps):
 def train(x, x_test, epochs, options):
     """The course of one training; x (n, D) grey, x_test (m, D) zeros and ones."""
     model = npvae.VAE(x.shape[1], N_LATENT, HIDDEN, decoder_hidden=DECODER_HIDDEN, seed=0)
+    model.set_output_bias(npvae.model_input(model, x, 0))
     kl, active = [], []
 
     def on_epoch(_):
         kl.append(npvae.evaluate.kl_per_dimension(model, x_test))
         active.append(int(npvae.evaluate.active_units(model, x_test).sum()))
 
-    npvae.fit(model, x, epochs=epochs, batch_size=BATCH_SIZE, output_bias=True, progress=False, on_epoch=on_epoch, **options)
+    npvae.fit(model, x, epochs=epochs, batch_size=BATCH_SIZE, progress=False, on_epoch=on_epoch, **options)
     return Course(np.array(kl), active, npvae.evaluate.elbo(model, x_test, 0, 10))
 
 

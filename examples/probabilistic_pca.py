@@ -67,7 +67,8 @@ def main():
 
     model = npvae.VAE(784, N_LATENT, hidden=(), likelihood="gaussian", sigma=exact.sigma, dtype="float64")
     schedule = Cosine(LEARNING_RATE, EPOCHS * len(x) // BATCH_SIZE)
-    npvae.fit(model, x, epochs=EPOCHS, batch_size=BATCH_SIZE, optimizer=npvae.Adam(schedule), output_bias=True)
+    model.set_output_bias(x)
+    npvae.fit(model, x, epochs=EPOCHS, batch_size=BATCH_SIZE, optimizer=npvae.Adam(schedule))
 
     trained = ppca.of_model(model)
     best, reached = (float(ppca.log_likelihood(p, x).mean()) for p in (exact, trained))

@@ -1,7 +1,7 @@
 """A variational autoencoder in one file: read it from top to bottom, then read the package.
 
 The same model as npvae.VAE with one hidden layer, written with nothing but NumPy: forward pass, backward pass by hand, Adam,
-a check of the gradient by the complex step. It learns lattices of the Ising model, and prints what it learned.
+a check of the gradient by the complex step. It simulates lattices of the Ising model, learns them, and prints what it learned.
 
     python examples/vae_in_one_file.py            (about 10 seconds)
 
@@ -12,7 +12,24 @@ import sys
 
 import numpy as np
 
-from npvae.data import ising  # only for data to learn from
+
+def ising(temperatures, n, size, sweeps, rng):
+    """n lattices at each temperature (J = k_B = 1, no field, periodic, size even): (number of temperatures · n, size²) of ±1.
+
+    Metropolis: a flip that costs the energy dE is accepted with probability min(1, e^(−dE/T)). The sites of one colour of a
+    checkerboard have no neighbour of their own colour, so all of them may flip at once.
+    """
+    T = np.repeat(temperatures, n)[:, None, None].astype(np.float32)
+    up = rng.random(T.shape) < 0.5  # begin in order, half of the lattices up and half down
+    s = np.where(up, 1, -1).astype(np.float32) * np.ones((size, size), np.float32)
+    row, column = np.indices((size, size))
+    for half_sweep in range(2 * sweeps):
+        colour = (row + column + half_sweep) % 2 == 0
+        neighbours = np.roll(s, 1, 1) + np.roll(s, -1, 1) + np.roll(s, 1, 2) + np.roll(s, -1, 2)
+        dE = 2 * s * neighbours
+        flip = colour & (rng.random(s.shape, np.float32) < np.exp(-dE / T))
+        s = np.where(flip, -s, s)
+    return s.reshape(len(s), -1).astype(float)
 
 
 def init(D, H, L, rng):
@@ -90,8 +107,8 @@ def gradient_error(p, x, eps, n=200):
 
 def main(epochs=20):
     rng = np.random.default_rng(0)
-    lattices = ising.simulate(np.linspace(1, 4, 13), 200, size=12)
-    x = lattices.spins.astype(float)  # (2600, 144)
+    spins = ising(np.linspace(1, 4, 13), 200, size=12, sweeps=400, rng=rng)  # (2600, 144)
+    x, magnetisation = (spins + 1) / 2, spins.mean(axis=1)  # zeros and ones, (2600, 144); (2600,)
     p = init(D=x.shape[1], H=64, L=2, rng=rng)
     m, v = ({name: np.zeros_like(value) for name, value in p.items()} for _ in range(2))
     print(f"error of the hand-written gradient: {gradient_error(p, x[::100], rng.standard_normal((26, 2))):.0e}")
@@ -107,7 +124,7 @@ def main(epochs=20):
         print(f"epoch {epoch:2}/{epochs}  −ELBO {np.mean(losses):6.2f} nats")
 
     mu = np.split(np.tanh(x @ p["W1"] + p["b1"]) @ p["W2"] + p["b2"], 2, axis=1)[0]
-    correlation = max(abs(np.corrcoef(mu[:, l], lattices.magnetization)[0, 1]) for l in range(2))
+    correlation = max(abs(np.corrcoef(mu[:, l], magnetisation)[0, 1]) for l in range(2))
     print(f"one latent coordinate has become the magnetisation: correlation {correlation:.3f}")
 
 
