@@ -27,20 +27,14 @@ LAYER = np.dtype([(name, np.int64) for name in (
 )])  # fmt: skip
 
 
-LINE = 16  # floats of 4 bytes on a cache line
-
-
 class Places:
-    """Gives out pieces of an array that is allocated when all of them are known: take(n) is where the next n elements start.
+    """Gives out pieces of an array that is allocated when all of them are known: take(n) is where the next n elements start."""
 
-    Each piece but those of theta starts on a cache line: products of matrices that do not take up to half more.
-    """
-
-    def __init__(self, unit=1):
-        self.size, self.unit = 0, unit
+    def __init__(self):
+        self.size = 0
 
     def take(self, n):
-        start, self.size = self.size, self.size + -(-n // self.unit) * self.unit
+        start, self.size = self.size, self.size + n
         return start
 
 

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npvae.core.parameters import zeros
 from npvae.kernels.compile import jit
 from npvae.kernels.dense import piece_size
 from npvae.kernels.latent import (
@@ -24,7 +23,7 @@ from npvae.kernels.latent import (
     latent_sampled_rows_forward,
 )
 from npvae.kernels.likelihood import bernoulli_rows, gaussian_rows
-from npvae.kernels.mlp import LINE, Places, layer_table, layers_backward_kernel, layers_forward_kernel, matrix
+from npvae.kernels.mlp import Places, layer_table, layers_backward_kernel, layers_forward_kernel, matrix
 
 
 class Workspace(NamedTuple):
@@ -47,7 +46,7 @@ def vae_workspace(encoder, decoder, n_rows, n_samples):
     activations = {activation for _, _, activation in [*encoder, *decoder]} - {"identity"}
     if len(activations) > 1:
         raise ValueError(f"encoder and decoder must have one activation, got {', '.join(sorted(activations))}")
-    parameters, floats, integers = Places(), Places(LINE), Places(LINE)
+    parameters, floats, integers = Places(), Places(), Places()
     layers = np.concatenate([
         layer_table(encoder, n_rows, parameters, floats, integers),
         layer_table(decoder, n_rows * n_samples, parameters, floats, integers),
@@ -55,7 +54,7 @@ def vae_workspace(encoder, decoder, n_rows, n_samples):
     layers[0]["need_dx"] = False  # its input is the data
     output_weights, _, _ = decoder[-1]
     floats.take(n_rows * n_samples * output_weights.shape[1])  # doutput, at the end
-    arrays = zeros((floats.size,), output_weights.dtype), zeros((integers.size,), np.int32)
+    arrays = np.empty(floats.size, output_weights.dtype), np.empty(integers.size, np.int32)
     return Workspace(*(activations or {"identity"}), layers, len(encoder), *arrays, piece_size())
 
 
