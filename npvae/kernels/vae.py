@@ -69,7 +69,8 @@ def vae_gradient(theta, x, eps, beta, objective, likelihood, variance, dloss, ou
     """
     activation, layers, n_encoder, floats, integers, piece = workspace
     samples = eps if eps.ndim == 3 else eps[None]  # (S, B, L)
-    betas = np.full(samples.shape[-1], beta, np.float64)  # (L,)
+    betas = np.empty(samples.shape[-1])  # (L,)
+    betas[:] = beta
     with one_worker:  # two that ask at once would compile it twice
         kernel = gradient_kernel(activation, likelihood, objective)
     return kernel(theta, layers, n_encoder, x, samples, betas, float(variance), float(dloss), floats, integers, piece, out)

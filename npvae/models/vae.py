@@ -193,7 +193,7 @@ class VAE:
 
     def draw(self, rng, x, n_samples=1, **_):
         """The noise of a step, standard normal eps (S, B, L)."""
-        return rng.standard_normal((n_samples, len(x), self.n_latent), np.float32 if self.dtype == np.float32 else np.float64)
+        return rng.standard_normal((n_samples, len(x), self.n_latent), self.theta.real.dtype)
 
     check_settings = staticmethod(objectives.check_settings)
     validation_settings = staticmethod(objectives.validation_settings)

@@ -51,6 +51,8 @@ class Step:
         if weight_decay and not hasattr(optimizer, "learning_rate"):
             raise ValueError("weight_decay needs an optimizer with a learning_rate, which it is multiplied by")
         self.state = optim.initial_state(optimizer, model.theta) if state is None else state
+        self.adds_shares = isinstance(optimizer, optim.OPTIMIZERS)  # ours do it themselves
+        self.in_slices = workers.n > 1 and getattr(optimizer, "elementwise", False)
         self.max_gradient_norm, self.weight_decay = max_gradient_norm, weight_decay
         n_rows = math.ceil(min(batch_size, len(rows)) / workers.n)  # of the largest shard
         self.streams = [Stream(seed, STEP, number) for number in range(workers.n)]
@@ -58,6 +60,7 @@ class Step:
         self.x = None
         if rows.arrays:
             self.x = np.empty((workers.n, n_rows, rows.arrays[0].shape[1]), rows.dtype)
+        self.in_one_call = getattr(model, "gradient", None)
         self.workspaces = [None] * workers.n
         if hasattr(model, "workspace"):
             settings = self.settings_at(0)
@@ -100,14 +103,13 @@ class Step:
         """Shard i: its share of the Terms, and a number that is finite only where the squares of its gradient are."""
         batch, rng = self.draw(i, index, number)
         out = self.gradients[i]
-        in_one_call = getattr(self.model, "gradient", None)
-        if in_one_call is None:
+        if self.in_one_call is None:
             with np.errstate(over="ignore", invalid="ignore"):  # the numbers returned show it
                 return share(self.model, batch, rng, settings, weight, out), np.dot(out, out)
         noise = self.model.draw(rng, *batch, **settings)
         # By way of partial: where a worker's stack stands when the kernel begins decides a fifth of its time (on Zen with AVX2,
         # two workers), and a call with * and ** from here leaves it in a bad place.
-        gradient = partial(in_one_call, *batch, noise, **settings, dloss=weight, out=out, workspace=self.workspaces[i])
+        gradient = partial(self.in_one_call, *batch, noise, **settings, dloss=weight, out=out, workspace=self.workspaces[i])
         terms, bound = gradient()
         return [weight * value for value in terms], bound
 
@@ -157,9 +159,9 @@ class Step:
         if self.weight_decay:
             learning_rate = at_step(optimizer.learning_rate, state["t"])
             optim.decay_weights(model.parameters, learning_rate * self.weight_decay)
-        if not isinstance(optimizer, optim.OPTIMIZERS):  # ours add the shares up themselves
+        if not self.adds_shares:
             grad = grad.sum(axis=0)
-        if self.workers.n > 1 and getattr(optimizer, "elementwise", False):
+        if self.in_slices:
             self.update_slices(grad)
         else:
             optimizer.step(model.theta, grad, state)

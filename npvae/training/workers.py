@@ -8,8 +8,9 @@ shards' own noise) but never on scheduling.
 """
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from queue import SimpleQueue
+from threading import Lock, Thread
 
 from threadpoolctl import threadpool_limits
 
@@ -17,26 +18,41 @@ WORTHWHILE = 1e7  # multiplications per worker and step, below which waking anot
 
 
 class Workers:
-    """`n` workers; `with Workers(n) as workers:` holds BLAS to one thread each until the block ends."""
+    """`n` workers; `with Workers(n) as workers:` holds BLAS to one thread each until the block ends.
+
+    A worker is a thread that waits at a queue of its own: a task costs 60 µs where `concurrent.futures` takes 100, and a step
+    has two.
+    """
 
     def __init__(self, n):
         self.n = n
 
     def __enter__(self):
-        self.limits = threadpool_limits(1, user_api="blas")
-        self.pool = ThreadPoolExecutor(self.n - 1) if self.n > 1 else None
+        one_blas_thread.hold()
+        self.queues = [SimpleQueue() for _ in range(self.n - 1)]
+        for queue in self.queues:
+            Thread(target=work, args=(queue,), daemon=True).start()
         return self
 
     def __exit__(self, *error):
-        if self.pool is not None:
-            self.pool.shutdown()
-        self.limits.restore_original_limits()
+        for queue in self.queues:
+            queue.put(None)
+        one_blas_thread.release()
 
     def map(self, function, items):
-        """[function(item) for item in items], the first by the calling thread and the others by the pool."""
+        """[function(item) for item in items], of which there are at most n: the first by the calling thread, each other by a
+        worker. An error is raised when all have ended."""
         first, *others = items
-        futures = [self.pool.submit(function, item) for item in others]
-        return [function(first), *(future.result() for future in futures)]
+        if not others:
+            return [function(first)]
+        answers = [SimpleQueue() for _ in others]
+        for queue, item, answer in zip(self.queues[: len(others)], others, answers, strict=True):
+            queue.put((function, item, answer))
+        own = attempt(function, first)
+        results, errors = zip(own, *(answer.get() for answer in answers))
+        for error in filter(None, errors):
+            raise error
+        return list(results)
 
     def deal(self, function, items):
         """[function(item) for item in items] for many items: worker k takes every n-th from k on."""
@@ -58,6 +74,45 @@ class Workers:
     def parts(self, size):
         """range(size) as one slice per worker, in order, of lengths that differ by at most one."""
         return [slice(edge, next_edge) for edge, next_edge in pairwise(-(-size * k // self.n) for k in range(self.n + 1))]
+
+
+def work(queue):
+    """The life of a worker: tasks (function, item, queue for the answer), until there is None."""
+    while (task := queue.get()) is not None:
+        function, item, answer = task
+        answer.put(attempt(function, item))
+        del task, function, item, answer  # nothing is kept alive while it waits
+
+
+def attempt(function, item):
+    """(function(item), None), or (None, the error)."""
+    try:
+        return function(item), None
+    except BaseException as error:
+        return None, error
+
+
+class OneBlasThread:
+    """BLAS at one thread while anybody holds it, in whatever thread: the setting belongs to the whole process, so the first
+    who comes sets it and the last who goes undoes it."""
+
+    def __init__(self):
+        self.lock, self.holders = Lock(), 0
+
+    def hold(self):
+        with self.lock:
+            if not self.holders:
+                self.limits = threadpool_limits(1, user_api="blas")
+            self.holders += 1
+
+    def release(self):
+        with self.lock:
+            self.holders -= 1
+            if not self.holders:
+                self.limits.restore_original_limits()
+
+
+one_blas_thread = OneBlasThread()
 
 
 def workers_for(model, n_rows):
