@@ -64,7 +64,7 @@ def test_validation_is_measured_without_free_bits_and_the_elbo_with_one_sample()
 
 
 def test_only_free_bits_couple_the_rows():
-    assert not objectives.couples_rows(objective="iwae", beta=0.5, n_samples=3)
+    assert objectives.couples_rows() is objectives.couples_rows(objective="iwae", beta=0.5, n_samples=3) is False
     assert objectives.couples_rows(free_bits_per_dimension=0.1)
     assert objectives.couples_rows(free_bits_total=0.1, beta=2)
 

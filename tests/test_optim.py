@@ -363,3 +363,27 @@ def test_a_state_of_other_parameters_is_refused(state, message):
     with pytest.raises(ValueError, match=message):
         optim.check_state(optim.Adam(), np.zeros(3), state)
     optim.check_state(optim.Adam(), np.zeros(3), optim.initial_state(optim.Adam(), np.zeros(3)))
+
+
+@pytest.mark.parametrize("kind", optim.OPTIMIZERS)
+def test_every_update_of_ours_is_elementwise_so_that_workers_may_share_it(kind):
+    """Half of the parameters, updated alone, end where they end among all."""
+    assert kind.elementwise is True
+    rng = np.random.default_rng(0)
+    theta, grad = rng.standard_normal(10), rng.standard_normal(10)
+    half, state, state_of_half = theta[:5].copy(), optim.initial_state(kind(), theta), optim.initial_state(kind(), theta[:5])
+    kind().step(theta, grad, state)
+    kind().step(half, grad[:5], state_of_half)
+    np.testing.assert_array_equal(half, theta[:5])
+
+
+def test_what_has_no_step_is_no_optimizer():
+    class Own:
+        def step(self, theta, grad, state):
+            pass
+
+    model, own = small_model(backend="numpy"), Own()
+    assert optim.on_backend(own, model) is own
+    for wrong in (Own, optim.Adam, "adam", 1e-3, lambda theta: theta):
+        with pytest.raises(ValueError, match="or an object with a method step"):
+            optim.on_backend(wrong, model)

@@ -67,11 +67,12 @@ def validation_settings(objective="elbo", beta=1.0, n_samples=1, **_):
 
 def couples_rows(free_bits_per_dimension=0.0, free_bits_total=0.0, **_):
     """Whether the loss is no mean over rows: free bits look at the KL of the whole batch."""
-    return free_bits_per_dimension > 0 or free_bits_total > 0
+    return bool(free_bits_per_dimension or free_bits_total)
 
 
 def join(terms, caches, weights):
     """From the Terms and caches of a batch's shards, with their shares of the rows as weights, those of the whole batch."""
+    first, *_ = terms
     loss, joined = bounds.free_bits_elbo_join([cache.bound for cache in caches], weights)
     means = [float(np.dot(weights, column)) for column in zip(*terms)]
-    return type(terms[0])(*means)._replace(loss=loss.item()), [c._replace(bound=bound) for c, bound in zip(caches, joined)]
+    return type(first)(*means)._replace(loss=loss.item()), [c._replace(bound=bound) for c, bound in zip(caches, joined)]
