@@ -8,9 +8,12 @@ stand here, then models/vae.py.
         commands     what `npvae train`, `evaluate`, `sample` and `gradcheck` do
         report       what the commands print of a run and its numbers
         settings     what a run can be told: options, defaults, and which model is meant
+        arguments    what a run was told: the options given, for a new run and for one that goes on
         run_folder   what a run leaves on the disk
         interruption Ctrl-C and SIGTERM during training
-        plots        every picture
+        terminal     stdout and stderr in every encoding
+        pictures     the pictures of a run on the disk
+        plots        every picture as a figure
     checking/    the evidence that gradients are right
         gradcheck    complex step, finite differences, Taylor and adjoint tests, for your own layers too
         cases        every op and model in every regime
@@ -19,6 +22,7 @@ stand here, then models/vae.py.
         fit          epochs and minibatches
         lbfgs        all rows at once
         step         one step: the gradient shard by shard, and the update
+        bad_rows     rows that spoil a loss, found and named
         optim        optimisers over one flat parameter vector
         schedules    learning rates and settings that change with the step
         state        where a run stands, and the line that tells of an epoch
@@ -65,12 +69,13 @@ stand here, then models/vae.py.
         updates      the arithmetic of the optimisers
     core/        small helpers that know nothing of models
         checks       input checks and their messages
+        levels       what uint8 data mean: grey levels, or zeros and ones
         files        the file format, replacement of files in one step, safe readers
         options      one table of options per model
         parameters   the flat parameter vector: names, views, initial values
         numerics     sums that keep their digits
         randomness   random numbers as pure functions of seed and counters
-        progress     the progress bar
+        progress     the progress bar, and lines that never end the work
 
     x ─ layers ─▶ h ─ layers ─▶ mu, logvar ─(+eps) latent ─▶ z ─ layers ─▶ h' ─ layers ─▶ logits ─ likelihood ─▶ nll
                                    └───────────── latent: kl ────────────────────────────────────────────────▶ kl

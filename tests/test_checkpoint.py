@@ -1,5 +1,6 @@
 """Checkpoints of a run: what is written is read, the last two are kept, and one that cannot be read is named."""
 
+import dataclasses
 import json
 
 import faults
@@ -51,9 +52,70 @@ def test_metrics_are_the_rows_of_the_history_one_a_line(tmp_path):
     lines = (tmp_path / checkpoint.METRICS).read_text().splitlines()
     assert [json.loads(line) for line in lines] == state.history.rows
     assert list(json.loads(lines[0])) == [
-        "epoch", "step", "seconds", "train_loss", "train_nll", "train_kl", "train_clipped", "val_loss", "val_nll", "val_kl",
-        "val_clipped",
+        "epoch", "step", "seconds", "skipped", "train_loss", "train_nll", "train_kl", "train_clipped", "val_loss", "val_nll",
+        "val_kl", "val_clipped",
     ]  # fmt: skip
+
+
+def strict_json(text):
+    """What JSON without NaN and Infinity reads."""
+
+    def refuse(constant):
+        raise ValueError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_numbers_that_are_not_finite_are_null_in_the_files_and_nan_when_read(tmp_path):
+    """A validation loss, a mean of the epoch, the sums of the epoch under way: strict JSON has no NaN."""
+    model = small_model()
+    state = some_state(model)
+    state.history.rows[1] |= {"val_loss": np.inf, "train_kl": np.nan}
+    state.sums.terms[1] = -np.inf
+    state.best = dataclasses.replace(state.best, settings={"beta": 0.25, "cut": np.inf})
+    checkpoint.save_progress(tmp_path, model, state)
+    read = checkpoint.load_progress(tmp_path)[1]
+    np.testing.assert_array_equal(read.history["val_loss"], [1, np.nan])
+    np.testing.assert_array_equal(read.history["train_kl"], [1, np.nan])
+    np.testing.assert_array_equal(read.sums.terms, [1, np.nan, 3, 4])
+    lines = (tmp_path / checkpoint.METRICS).read_text().splitlines()
+    assert [strict_json(line)["val_loss"] for line in lines] == [1, None]
+    with np.load(tmp_path / checkpoint.NEWEST) as entries:
+        strict_json(entries["metadata"].tobytes())
+
+
+def test_numbers_of_numpy_s_in_an_optimiser_s_state_come_back_with_their_dtype(tmp_path):
+    model = small_model()
+    state = some_state(model)
+    kept = {"norm": np.float32(0.1), "count": np.int64(3), "warm": np.bool_(True), "cold": False, "rate": 0.1, "n": 4,
+            "t": np.int64(7)}  # fmt: skip
+    state.optimizer |= kept
+    state.settings["seed"] = np.int64(5)
+    checkpoint.save_progress(tmp_path, model, state)
+    read = checkpoint.load_progress(tmp_path)[1]
+    assert {name: read.optimizer[name] for name in kept} == kept
+    assert [type(read.optimizer[name]) for name in kept] == [type(value) for value in kept.values()]
+    assert read.settings["seed"] == 5
+
+
+@pytest.mark.parametrize("value", [np.inf, "fast", None, [1.0], {}])
+def test_what_could_not_be_read_again_is_not_written(value, tmp_path):
+    """Whoever saves hears it, and what was saved before is intact."""
+    model = small_model()
+    state = some_state(model)
+    checkpoint.save_progress(tmp_path, model, state)
+    state.optimizer["speed"] = value
+    with pytest.raises(ValueError, match="speed in the optimizer's state must be a finite number"):
+        checkpoint.save_progress(tmp_path, model, state)
+    del state.optimizer["speed"]
+    state.optimizer["t"] = 0.5
+    with pytest.raises(ValueError, match=r"t in the optimizer's state must be an integer of at least 0; got 0\.5"):
+        checkpoint.save_progress(tmp_path, model, state)
+    state.optimizer["t"] = 7
+    good, model.theta[1] = model.theta.copy(), np.nan
+    with pytest.raises(ValueError, match=r"theta must be finite; got nan at \[1\]"):
+        checkpoint.save_progress(tmp_path, model, state)
+    np.testing.assert_array_equal(checkpoint.load_progress(tmp_path)[0].theta, good)
 
 
 def test_both_checkpoints_damaged_are_both_named(tmp_path):
@@ -88,11 +150,11 @@ def test_load_model_is_the_last_or_the_best(tmp_path):
 
 @pytest.mark.parametrize(("changes", "sound"), [
     ({}, True), ({"skipped_in_a_row": 1}, False), ({"position": 3}, True),
-    ({"history": History([{**ROW, "val_loss": float("nan")}])}, False),
-    ({"history": History([{**ROW, "val_loss": float("nan")}]), "position": 3}, True),
+    ({"history": History([{**ROW, "val_loss": float("nan")}])}, True),  # some rows may be bad, the parameters are good
+    ({"usable": False}, False), ({"usable": True}, True), ({"usable": True, "skipped_in_a_row": 1}, True),
     ({"history": History([{**ROW, "val_loss": None}])}, True),
 ])  # fmt: skip
-def test_a_state_is_sound_where_its_last_step_and_epoch_were_finite(changes, sound):
+def test_a_state_is_sound_where_its_parameters_gave_something_finite(changes, sound):
     assert checkpoint.is_sound(TrainingState({"t": 1}, **{"history": History([ROW]), **changes})) == sound
 
 
@@ -126,6 +188,7 @@ def rewritten(folder, change):
     lambda training, arrays: training["settings"].update(workers=1.5),
     lambda training, arrays: arrays.pop("best.theta"),
     lambda training, arrays: arrays.update({"best.theta": np.zeros(3, np.float32)}),
+    lambda training, arrays: arrays["best.theta"].fill(np.nan),
 ])  # fmt: skip
 def test_a_training_state_that_cannot_be_is_refused(tmp_path, change):
     checkpoint.save_progress(tmp_path, small_model(), some_state(small_model()))
@@ -142,16 +205,16 @@ def test_a_run_of_another_class_needs_to_be_told_the_class(tmp_path):
         checkpoint.load_progress(tmp_path)
     loaded, state = checkpoint.load_progress(tmp_path, mean_field.MeanField)
     np.testing.assert_array_equal(loaded.theta, model.theta)
-    assert list(state.history.rows[0]) == ["epoch", "step", "seconds", "train_loss", "val_loss"]
+    assert list(state.history.rows[0]) == ["epoch", "step", "seconds", "skipped", "train_loss", "val_loss"]
 
 
 def test_a_run_of_an_older_schema_is_refused_with_one_line(tmp_path, monkeypatch):
     faults.stopped_at(tmp_path, 10)
     for name in (checkpoint.NEWEST, checkpoint.PREVIOUS):
         arrays, metadata = files.read(tmp_path / name)
-        monkeypatch.setattr(files, "SCHEMA", 2)
+        monkeypatch.setattr(files, "SCHEMA", 3)
         files.write(tmp_path / name, arrays, {part: metadata[part] for part in ("model", "training")})
         monkeypatch.undo()
-    with pytest.raises(ValueError, match=r"checkpoint\.npz: a file of schema 2, .* reads schema 3: train again") as error:
+    with pytest.raises(ValueError, match=r"checkpoint\.npz: a file of schema 3, .* reads schema 4: train again") as error:
         checkpoint.load_progress(tmp_path)
     assert "\n" not in str(error.value)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import mean_field
+import numpy as np
 import pytest
 
 import npvae
@@ -17,13 +18,14 @@ from npvae.core.options import Option
 
 pytestmark = pytest.mark.usefixtures("small_world")
 MODEL_FILE = mean_field.__file__
+HERE = str(Path(__file__).parent)
 
 BAD = [
     (["train", "--data", "nothing"], "data must be ising, mnist, toy:"),
     (["train", "--data", "nothing.npy"], "nothing.npy"),
     (["train", "--data", "mnist", "--data-dir", "."], "missing train-images-idx3-ubyte"),
     (["train", "--resume"], "--resume needs --out RUN"),
-    (["train", "--resume", "--out", "nothing"], "nothing is not a run folder"),
+    (["train", "--resume", "--out", HERE], f"{HERE} is not a run folder: it has no config.json"),
     (["evaluate", "nothing"], "nothing is not a run folder"),
     (["sample", "nothing"], "nothing is not a run folder"),
     (["gradcheck", "nothing"], "nothing is not a run folder"),
@@ -103,7 +105,7 @@ def test_python_m_npvae_is_the_command():
 
 
 def test_output_that_nobody_reads_is_no_error(run):
-    command = [sys.executable, "-u", "-m", "npvae", "evaluate", "run", "--samples", "1"]
+    command = [sys.executable, "-m", "npvae", "sample", "run"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdout.close()
         assert process.stderr.read() == ""
@@ -113,6 +115,24 @@ def test_output_that_nobody_reads_is_no_error(run):
 def test_beta_zero_in_any_spelling():
     for text in ("0", "0.00", "0e0"):
         assert cli.build_parser().parse_args(["train", "--beta", text]).beta == 0
+
+
+@pytest.mark.usefixtures("no_pictures", "few_cases")
+def test_a_tilde_that_no_shell_expanded_is_the_home_directory(monkeypatch, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    np.save(home / "x.npy", np.eye(20))
+    (home / "mine.py").write_text(Path(MODEL_FILE).read_text())
+    model = ["--model", "~/mine.py"]
+    assert cli.main(["train", *model, "--data", "~/x.npy", "--out", "~/run", "--epochs", "1"]) == 0
+    assert (home / "run/config.json").is_file()
+    assert cli.main(["train", *model, "--data", "x.npy", "--data-dir", "~", "--out", "~/other", "--epochs", "1"]) == 0
+    for argv in (["evaluate", "~/run", "--data-dir", "~"], ["sample", "~/run", "--out", "~/a.png"], ["gradcheck", "~/run"]):
+        assert cli.main([*argv, *model]) == 0
+    assert cli.main(["train", "--resume", "--out", "~/run", *model]) == 0
+    assert not Path("~").exists()
 
 
 def help_of(capsys, *argv):

@@ -12,6 +12,7 @@ from conftest import PICTURES, SMALL
 import npvae
 from npvae import data, evaluate
 from npvae.app import cli, commands, plots
+from npvae.models.protocol import Measure
 from npvae.training import checkpoint, fit
 from npvae.training.schedules import BurdaStages, Cosine, Cyclical, Linear, StepDecay
 from npvae.training.state import History, columns
@@ -74,7 +75,8 @@ def test_every_option_reaches_the_model_or_the_training(monkeypatch):
     mean = data.load("ising").x_train.mean(axis=0)
     np.testing.assert_allclose(model.parameters["likelihood.b"], mean, rtol=1e-6)  # --output-bias
     assert json.loads(Path("new/config.json").read_text())["arguments"] == {
-        "model": "vae", "data": "ising", "data_dir": None, "epochs": 4, "batch_size": 11, "latent": 3, "hidden": [7, 5],
+        "model": "vae", "data": "ising", "data_dir": None, "scale": None, "image_shape": None, "epochs": 4,
+        "batch_size": 11, "latent": 3, "hidden": [7, 5],
         "activation": "silu",
         "likelihood": "gaussian", "sigma": 0.3, "learning_rate": 0.02, "beta": 0, "seed": 6, "workers": 2,
         "annealing_epochs": 3, "initialization": "he", "output_bias": True, "objective": "elbo", "train_samples": 3,
@@ -147,9 +149,71 @@ def test_resume_goes_on_to_the_same_result(run, capsys):
 
 
 def test_resume_refuses_other_settings(run, error_of):
-    options = ["--hidden", "9", "--learning-rate", "1", "--data-dir", "."]
+    options = ["--hidden", "9", "4", "--learning-rate", "1", "--batch-size", "50", "--scale", "2"]
     message = error_of("train", "--resume", "--out", "run", *options)
-    assert "leave out --hidden, --learning-rate, --data-dir" in message
+    assert message == (
+        "npvae: error: --resume goes on with the settings of run/config.json: --scale is not given there, not 2.0; --hidden is "
+        "8 there, not 9 4; --learning-rate is 0.001 there, not 1.0. Leave out what differs, or begin another run\n"
+    )
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_one_command_line_starts_a_run_and_restarts_it(capsys, monkeypatch):
+    np.save("x.npy", np.eye(20))
+    line = ["train", *SMALL, "--data", "x.npy", "--seed", "3", "--out", "job", "--resume"]
+    assert cli.main(line) == 0  # there is no folder yet
+    assert "epoch 2/2" in capsys.readouterr().out
+    before = npvae.VAE.load("job/checkpoint.npz").theta
+    assert cli.main(line) == 0  # there is nothing left to do
+    out = capsys.readouterr().out
+    assert "epoch 2/2" not in out
+    assert "after 2 epochs" in out
+    np.testing.assert_array_equal(npvae.VAE.load("job/checkpoint.npz").theta, before)
+    for name in ("empty", "killed"):
+        Path(name).mkdir()
+    Path("killed/.lock").touch()
+    Path("killed/.config.json.123").touch()
+    for name in ("empty", "killed"):
+        assert cli.main([*line[:-3], "--out", name, "--resume"]) == 0
+        np.testing.assert_array_equal(npvae.VAE.load(f"{name}/checkpoint.npz").theta, before)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_run_goes_on_where_its_data_have_moved_and_not_with_others(error_of, capsys):
+    for folder in ("old", "new", "other"):
+        Path(folder).mkdir()
+    np.save("old/x.npy", np.eye(20))
+    line = ["train", *SMALL, "--data", "x.npy", "--data-dir"]
+    assert cli.main([*line, "old", "--out", "run"]) == 0
+    os.rename("old/x.npy", "new/x.npy")
+    np.save("other/x.npy", np.tri(20))
+    resume = ["--resume", "--out", "run", "--epochs", "3"]
+    assert "the data are not those that run was trained on: their SHA-256 is " in error_of(*line, "other", *resume)
+    assert cli.main([*line, "new", *resume]) == 0
+    assert json.loads(Path("run/config.json").read_text())["arguments"]["data_dir"] == str(Path("new").resolve())
+    assert cli.main(["train", *resume, "--epochs", "4"]) == 0
+    capsys.readouterr()
+    assert cli.main(["evaluate", "run", "--samples", "1"]) == 0
+    assert capsys.readouterr().err == ""
+    assert cli.main(["evaluate", "run", "--samples", "1", "--data-dir", "other"]) == 0
+    err = capsys.readouterr().err
+    assert err.startswith("npvae: warning: the data are not those that run was trained on")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_learning_rate_that_more_epochs_move_is_announced(capsys):
+    np.save("x.npy", np.eye(20))
+    line = ["train", *SMALL, "--data", "x.npy", "--out", "run"]
+    assert cli.main([*line, "--learning-rate-schedule", "cosine"]) == 0
+    capsys.readouterr()
+    assert cli.main(["train", "--resume", "--out", "run", "--epochs", "4"]) == 0
+    assert (
+        "note      the learning rate goes on at 0.0005, not at 0: its schedule goes over 4 epochs now, not 2\n"
+        in capsys.readouterr().out
+    )
+    assert cli.main(["train", "--resume", "--out", "run", "--epochs", "4"]) == 0
+    assert "note" not in capsys.readouterr().out
 
 
 def test_unusable_data_leave_no_folder(error_of):
@@ -194,6 +258,38 @@ def test_a_run_that_was_stopped_early_says_so(capsys):
 
 
 # ------------------------------------------------------------------------------------------------------------- evaluate
+
+
+@pytest.mark.usefixtures("no_pictures", "few_cases")
+def test_a_run_is_evaluated_and_checked_with_the_settings_that_its_training_ended_with(monkeypatch, capsys):
+    np.save("x.npy", np.eye(20))
+    argv = ["--objective", "iwae", "--train-samples", "3", "--beta", "0.5", "--annealing-epochs", "1"]
+    assert cli.main(["train", *SMALL, "--data", "x.npy", "--out", "run", *argv]) == 0
+    seen, forward = [], npvae.VAE.forward
+
+    def noted(self, x, eps, **settings):
+        seen.append((eps.shape[:-2], settings))
+        return forward(self, x, eps, **settings)
+
+    monkeypatch.setattr(npvae.VAE, "forward", noted)
+    assert cli.main(["gradcheck", "run"]) == 0
+    wanted = {"objective": "iwae", "n_samples": 3, "beta": 0.5, "free_bits_per_dimension": 0.0, "free_bits_total": 0.0}
+    assert seen
+    assert all(item == ((3,), wanted) for item in seen)
+    seen.clear()
+    monkeypatch.delattr(npvae.VAE, "measure")
+    assert cli.main(["evaluate", "run"]) == 0
+    assert seen == [((3,), {"objective": "iwae", "n_samples": 3, "beta": 0.5})]
+
+
+@pytest.mark.usefixtures("no_pictures", "few_cases")
+def test_the_data_of_a_run_that_is_checked_may_have_moved(error_of):
+    np.save("x.npy", np.eye(20))
+    assert cli.main(["train", *SMALL, "--data", "x.npy", "--out", "run"]) == 0
+    Path("moved").mkdir()
+    os.rename("x.npy", "moved/x.npy")
+    assert "x.npy" in error_of("gradcheck", "run")
+    assert cli.main(["gradcheck", "run", "--data-dir", "moved"]) == 0
 
 
 def evaluated(capsys, *options):
@@ -243,6 +339,16 @@ def test_evaluate_json_is_what_the_library_says(run, capsys):
     assert results["active_units"] == evaluate.active_units(model, x).sum()
 
 
+def test_what_is_not_finite_is_null_in_json_and_said_in_the_table(run, monkeypatch, capsys):
+    measures = [Measure("elbo", np.float64("nan"), "nats"), Measure("kl", [np.inf, 1.0], "nats")]
+    monkeypatch.setattr(npvae.VAE, "measure", lambda *args, **kwargs: measures)
+    assert cli.main(["evaluate", "run", "--json"]) == 0
+    results = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert (results["elbo"], results["kl"]) == (None, [None, 1.0])
+    assert cli.main(["evaluate", "run"]) == 0
+    assert "nan nats" in capsys.readouterr().out
+
+
 def test_grey_images_are_measured_as_binarised_with_the_seed(monkeypatch):
     grey = np.random.default_rng(0).random((6, 9))
     dataset = data.Dataset("grey", grey, grey, None, "label", (3, 3))
@@ -250,7 +356,7 @@ def test_grey_images_are_measured_as_binarised_with_the_seed(monkeypatch):
     expected = [evaluate.elbo(model, npvae.model_input(model, grey, seed), seed, 10).elbo for seed in (1, 2)]
     for seed, elbo in zip((1, 2), expected):
         batch = commands._validation_rows(model, dataset, seed)
-        measures = commands.measures_of(model, batch, SimpleNamespace(samples=3, seed=seed))
+        measures = commands.measures_of(model, batch, SimpleNamespace(samples=3, seed=seed), {})
         assert next(m.value for m in measures if m.name == "elbo") == elbo
 
 
@@ -276,6 +382,120 @@ def test_sample_never_writes_over_a_picture(run, error_of, monkeypatch):
     assert "exists already" in error_of("sample", "run", "--out", "run/draws.png")
     assert "--out must name a .png file" in error_of("sample", "run", "--out", "x.pdf")
     assert written == ["run/draws.png", "run/draws-2.png"]
+
+
+@pytest.mark.usefixtures("run")
+def test_a_picture_that_cannot_be_drawn_is_one_line_and_leaves_nothing(error_of, monkeypatch):
+    def fail(figure, path):
+        path.write_bytes(b"half a picture")
+        raise RuntimeError("Failed to process string with tex\nbecause latex could not be found")
+
+    monkeypatch.setattr(plots, "save", fail)
+    expected = "draws.png could not be drawn (RuntimeError: Failed to process string with tex because latex could not be found)"
+    assert expected in error_of("sample", "run")
+    assert not Path("run/draws.png").exists()
+
+
+# ----------------------------------------------------------------------------------------------------- scale and image shape
+
+
+def calls_of(monkeypatch, module, name):
+    """The positional arguments of every call of a function from now on."""
+    calls, function = [], getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *args, **kwargs: calls.append(args) or function(*args, **kwargs))
+    return calls
+
+
+@pytest.fixture(params=["standardise", "16"])
+def scaled_run(request, monkeypatch):
+    """A function: trains a model on x.npy with --scale and --image-shape; returns the Dataset and the trained model."""
+    np.save("x.npy", 300 + 20 * np.random.default_rng(0).standard_normal((40, 6)))
+
+    def train(*argv):
+        line = ["train", "--data", "x.npy", "--scale", request.param, "--image-shape", "2", "3", "--out", "run"]
+        assert cli.main([*line, "--epochs", "1", "--hidden", "4", "--batch-size", "20", *argv]) == 0
+        scale = request.param if request.param == "standardise" else float(request.param)
+        return data.load("x.npy", scale=scale), npvae.models.saved.load("run/checkpoint.npz")
+
+    return train
+
+
+GAUSSIAN = ["--likelihood", "gaussian", "--sigma", "1"]
+
+
+@pytest.mark.parametrize("model", ["vae", "flow"])
+def test_draws_have_the_units_and_the_image_shape_of_the_data(scaled_run, monkeypatch, model):
+    calls = calls_of(monkeypatch, plots, "samples")
+    dataset, trained = scaled_run("--model", model, *(GAUSSIAN if model == "vae" else []))
+    os.rename("x.npy", "gone.npy")
+    assert cli.main(["sample", "run"]) == 0
+    assert len(calls) == 2
+    for drawn, image_shape, _ in calls:
+        np.testing.assert_allclose(drawn, dataset.scaling.undo(trained.sample(64, 0)), rtol=1e-6)
+        assert tuple(image_shape) == (2, 3)
+
+
+@pytest.mark.parametrize("model", ["vae", "autoencoder"])
+def test_reconstructions_have_the_units_and_the_image_shape_of_the_data(scaled_run, monkeypatch, model):
+    calls = calls_of(monkeypatch, plots, "reconstructions")
+    dataset, trained = scaled_run("--model", model, *GAUSSIAN)
+    x = npvae.model_input(trained, dataset.x_val)
+    [(shown, reconstructed, image_shape, *_)] = calls
+    np.testing.assert_allclose(shown, data.load("x.npy").x_val, rtol=1e-6)
+    np.testing.assert_allclose(reconstructed, dataset.scaling.undo(trained.reconstruct(x)), rtol=1e-6)
+    assert image_shape == (2, 3)
+
+
+def test_the_decoded_grid_has_the_units_of_the_data(scaled_run, monkeypatch):
+    decoded, drawn = calls_of(monkeypatch, npvae.VAE, "decode"), calls_of(monkeypatch, plots, "tile")
+    dataset, trained = scaled_run(*GAUSSIAN)
+    np.testing.assert_allclose(drawn[-1][0], dataset.scaling.undo(trained.decode(decoded[-1][1])), rtol=1e-6)
+
+
+@pytest.mark.usefixtures("few_cases")
+@pytest.mark.parametrize("model", ["vae", "autoencoder"])
+def test_a_run_is_evaluated_and_checked_on_its_data_as_they_were_scaled(scaled_run, monkeypatch, capsys, model):
+    dataset, trained = scaled_run("--model", model, *GAUSSIAN)
+    seen, batch_of = [], commands._validation_rows
+    monkeypatch.setattr(commands, "_validation_rows", lambda *a: seen.append(batch_of(*a)) or seen[-1])
+    assert cli.main(["evaluate", "run", "--samples", "2"]) == 0
+    np.testing.assert_array_equal(seen[0][0], npvae.model_input(trained, dataset.x_val))
+    assert cli.main(["gradcheck", "run"]) == 0
+    np.testing.assert_allclose(seen[1][0], dataset.x_val, rtol=1e-6)
+    assert capsys.readouterr().err == ""
+
+
+def test_data_for_zeros_and_ones_are_not_standardised(error_of):
+    np.save("x.npy", np.eye(12))
+    error = error_of("train", *SMALL, "--data", "x.npy", "--scale", "standardise")
+    assert "--scale standardise is for real-valued data, and this model wants values in [0, 1]" in error
+    assert not Path("runs").exists()
+
+
+def test_an_image_shape_that_cannot_be_is_one_line(error_of):
+    np.save("x.npy", np.eye(12))
+    for given, message in [(["3"], "--image-shape takes ROWS COLUMNS, or none; got 3"), ([], "or none; got nothing"),
+                           (["none", "4"], "or none; got none 4"), (["5", "5"], "of product 12")]:  # fmt: skip
+        assert message in error_of("train", *SMALL, "--data", "x.npy", "--image-shape", *given)
+    assert not Path("runs").exists()
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_square_rows_may_be_curves():
+    np.save("x.npy", np.eye(16))
+    for given, shape in [([], [4, 4]), (["--image-shape", "none"], None), (["--image-shape", "2", "8"], [2, 8])]:
+        out = "-".join(["run", *given])
+        assert cli.main(["train", *SMALL, "--data", "x.npy", "--out", out, *given]) == 0
+        assert json.loads(Path(out, "config.json").read_text())["image_shape"] == shape
+
+
+# ----------------------------------------------------------------------------------------------------------- the end of a run
+
+
+def test_a_run_without_anything_finite_ends_with_an_error(error_of, monkeypatch):
+    monkeypatch.setattr(checkpoint, "is_sound", lambda state: False)
+    error = error_of("train", *SMALL, "--out", "run")
+    assert "training has ended with parameters that give nothing finite. They are not saved, and run holds no model" in error
 
 
 # ------------------------------------------------------------------------------------------------------------ gradcheck

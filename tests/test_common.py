@@ -46,8 +46,26 @@ def test_layers_end_without_an_activation():
 
 def test_widths_are_positive_integers():
     assert common.widths_of("hidden", [np.int64(3), 2]) == (3, 2)
+    assert common.widths_of("hidden", 400) == common.widths_of("hidden", np.int64(400)) == (400,)
+    for wrong in (400.0, None, True):
+        with pytest.raises(ValueError, match="hidden must be an integer of at least 1; got"):
+            common.widths_of("hidden", wrong)
     with pytest.raises(ValueError, match="hidden must be an integer of at least 1; got 0"):
         common.widths_of("hidden", (3, 0))
+
+
+@pytest.mark.parametrize("kind", npvae.models.classes().values(), ids=npvae.models.classes())
+def test_a_number_is_the_width_of_one_hidden_layer(kind):
+    model = kind(6, hidden=5, backend="numpy")
+    assert (model.hidden, model.config["hidden"]) == ((5,), [5])
+    assert model.shapes(6, hidden=5) == model.parameters.shapes
+    np.testing.assert_array_equal(model.theta, kind(6, hidden=(5,), backend="numpy").theta)
+
+
+def test_a_number_is_the_width_of_the_decoder_s_hidden_layer():
+    model = npvae.VAE(6, hidden=(4, 3), decoder_hidden=5, backend="numpy")
+    assert model.decoder_hidden == (5,)
+    assert model.shapes(6, hidden=(4, 3), decoder_hidden=5) == model.parameters.shapes
 
 
 COPIES = {

@@ -134,6 +134,27 @@ def test_active_units_are_those_whose_mean_moves_with_x():
     np.testing.assert_allclose(evaluate.kl_per_dimension(model, x), [0.25, 0.19**2 / 4, 0], atol=1e-15)
 
 
+def test_bits_of_a_density_are_named_so_and_grey_levels_have_their_own():
+    """A likelihood of zeros and ones has bits; a density has bits in its units, and log2 255 more for levels from 0 to 255."""
+    grey = np.random.default_rng(0).integers(0, 256, (30, 16), np.uint8)
+    for likelihood, x, names in [
+        ("bernoulli", grey > 99, {"bits_per_dimension"}),
+        ("bernoulli", grey, {"bits_per_dimension"}),
+        ("gaussian", grey / 255, {"bits_per_dimension"}),
+        ("gaussian", (grey > 99).astype(np.uint8), {"bits_per_dimension"}),
+        ("gaussian", grey, {"bits_per_dimension", "bits_per_grey_level"}),
+    ]:
+        model = npvae.VAE(16, 2, (4,), likelihood=likelihood, backend="numpy")
+        npvae.fit(model, x, epochs=1, progress=False)
+        measures = {measure.name: measure for measure in model.measure(x, n_samples=2) if measure.name.startswith("bits")}
+        assert set(measures) == names
+        assert ("density" in measures["bits_per_dimension"].note) == (likelihood == "gaussian")
+    bits, levels = measures["bits_per_dimension"].value, measures["bits_per_grey_level"].value
+    assert set(bits) == set(levels) == {"elbo", "log_likelihood"}
+    for name in bits:
+        assert levels[name] == pytest.approx(bits[name] + math.log2(255), rel=1e-12)
+
+
 def test_bits_per_dimension():
     assert evaluate.bits_per_dimension(784 * math.log(2), 784) == pytest.approx(1)
     assert evaluate.bits_per_dimension(105.4, 784) == pytest.approx(0.19395, abs=1e-5)

@@ -7,6 +7,7 @@ from pathlib import Path
 import faults
 import numpy as np
 import pytest
+import small_models
 
 import npvae
 from npvae.app import cli, commands
@@ -59,6 +60,13 @@ def test_settings_that_decide_the_noise_cannot_change_on_the_way(setting):
         npvae.fit(model, faults.data()[:50], epochs=2, progress=False, resume=states[0])
     with pytest.raises(ValueError, match="the state of Momentum must hold t, velocity; got m, t, v"):
         npvae.fit(model, faults.data(), epochs=2, progress=False, resume=states[0], optimizer=npvae.Momentum())
+
+
+def test_what_cannot_change_on_the_way_is_called_as_the_user_calls_it():
+    model, states = small_models.Well(), []
+    npvae.fit(model, epochs=1, steps_per_epoch=5, progress=False, on_epoch=states.append)
+    with pytest.raises(ValueError, match="steps_per_epoch was 5 when this training began and cannot become 6 on the way"):
+        npvae.fit(model, epochs=2, steps_per_epoch=6, progress=False, resume=states[0])
 
 
 def test_another_number_of_workers_is_said():

@@ -2,14 +2,16 @@
 
 import contextlib
 import itertools
+import warnings
 
 import numpy as np
 import pytest
-from small_models import Well, lattice_rows, recorder, small_model
+from small_models import Regression, Well, lattice_rows, recorder, regression_rows, small_model
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import npvae
 import npvae.training.fit as training
+from npvae.core.checks import NpvaeWarning
 from npvae.core.randomness import FULL_BATCH, PERMUTATION, STEP, VALIDATION, Stream, generator
 from npvae.data.rows import Rows
 from npvae.training import checkpoint, lbfgs, step
@@ -162,7 +164,8 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted_and_three_in_a_row_abo
     x, states = lattice_rows(50), []
     model = Stumbler(16, 2, (8,), backend="numpy")
     model.bad = {0, 1, 3, 4}  # two in a row, twice
-    npvae.fit(model, x, epochs=1, batch_size=10, progress=False, on_epoch=states.append)
+    with pytest.warns(NpvaeWarning, match="4 of 5 steps were skipped, because loss or gradient were not finite$"):
+        npvae.fit(model, x, epochs=1, batch_size=10, progress=False, on_epoch=states.append)
     assert (states[0].skipped, states[0].step, states[0].optimizer["t"]) == (4, 5, 1)
     assert np.isfinite(model.theta).all()
     theta, model.count, model.bad = model.theta.copy(), -1, {0, 1, 2}
@@ -175,7 +178,8 @@ def test_skipped_steps_do_not_enter_the_means():
     x = np.tile(lattice_rows(1), (50, 1))  # equal rows, whose kl is the same whichever are skipped
     model = Stumbler(16, 2, (8,), backend="numpy")
     model.bad = {1, 3}
-    history = npvae.fit(model, x, epochs=1, batch_size=10, optimizer=SGD(1e-30), progress=False)
+    with pytest.warns(NpvaeWarning, match="2 of 5 steps were skipped"):
+        history = npvae.fit(model, x, epochs=1, batch_size=10, optimizer=SGD(1e-30), progress=False)
     assert history["train_kl"][0] == pytest.approx(model.forward(x, np.zeros((50, 2)))[0].kl, rel=1e-6)
 
 
@@ -193,6 +197,177 @@ def test_a_huge_learning_rate_ends_in_a_clear_error():
     model = small_model(likelihood="gaussian", activation="softplus")
     with pytest.raises(FloatingPointError, match="lower learning rate"):
         npvae.fit(model, lattice_rows(200), epochs=50, batch_size=10, optimizer=SGD(1e10), progress=False)
+
+
+# ---- rows that spoil what they are averaged with ----
+
+
+def measured_rows(n, bad=(), seed=0):
+    """Rows of a table, some with a fill value whose square no float32 holds."""
+    x = np.random.default_rng(seed).standard_normal((n, 16))
+    x[list(bad), 3] = 9.97e36
+    return x
+
+
+def gaussian_model(**options):
+    return small_model(likelihood="gaussian", **options)
+
+
+def saver(model, folder, states):
+    """An on_epoch that does what `npvae train` does."""
+
+    def on_epoch(state):
+        states.append(state)
+        if checkpoint.is_sound(state):
+            checkpoint.save_progress(folder, model, state)
+
+    return on_epoch
+
+
+def test_a_validation_loss_that_is_not_finite_is_told_once_with_its_rows_and_stops_nothing(tmp_path):
+    """Nor does early stopping take such an epoch for the best."""
+    x, x_val = measured_rows(60), measured_rows(40, bad=[17], seed=1)
+    model, states = gaussian_model(), []
+    with pytest.warns(NpvaeWarning) as told:
+        history = npvae.fit(model, x, x_val, epochs=3, batch_size=16, early_stopping=1, progress=False,
+                            on_epoch=saver(model, tmp_path, states))  # fmt: skip
+    assert [str(warning.message) for warning in told] == [
+        "the validation loss is not finite: see row 17 (counted from 0) of the validation data, "
+        "with absolute values up to 9.97e+36"
+    ]
+    assert told[0].filename == __file__
+    assert len(history) == 3
+    assert np.isnan(history["val_loss"]).all()
+    assert np.isfinite(history["train_loss"]).all()
+    read_model, read = checkpoint.load_progress(tmp_path)
+    np.testing.assert_array_equal(read_model.theta, model.theta)
+    assert (read.epoch, read.best) == (3, None)
+
+
+def stopper(step, states):
+    """An on_step that stops there."""
+    return lambda state: states.append(state) or state.step == step
+
+
+@pytest.mark.parametrize("settings", [{"backend": "numpy", "workers": 1}, {"backend": "numba", "workers": 2}])
+def test_a_run_with_bad_rows_resumes_to_the_same_bits_wherever_it_stopped(settings, tmp_path):
+    x, x_val = measured_rows(50, bad=[11]), measured_rows(20, bad=[3, 5], seed=1)
+    options = {"batch_size": 10, "progress": False, "workers": settings["workers"]}
+    whole = gaussian_model(backend=settings["backend"])
+    with pytest.warns(NpvaeWarning):
+        history = npvae.fit(whole, x, x_val, epochs=3, **options)
+    for stop in range(1, 15):
+        model, states = gaussian_model(backend=settings["backend"]), []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NpvaeWarning)
+            npvae.fit(model, x, x_val, epochs=3, on_step=stopper(stop, states), **options)
+            checkpoint.save_progress(tmp_path, model, states[-1])
+            model, state = checkpoint.load_progress(tmp_path)
+            resumed = npvae.fit(model, x, x_val, epochs=3, resume=state, **options)
+        np.testing.assert_array_equal(model.theta, whole.theta)
+        for name in ("step", "skipped", "train_loss", "val_loss"):
+            np.testing.assert_array_equal(resumed[name], history[name])
+
+
+@pytest.mark.parametrize("settings", [{"backend": "numpy", "workers": 1}, {"backend": "numba", "workers": 2}])
+def test_skipped_steps_are_counted_in_each_epoch_and_their_rows_told_at_the_end(settings, capsys):
+    model, states = gaussian_model(backend=settings["backend"]), []
+    with pytest.warns(NpvaeWarning) as told:
+        history = npvae.fit(model, measured_rows(50, bad=[11]), epochs=3, batch_size=10, workers=settings["workers"],
+                            on_epoch=states.append)  # fmt: skip
+    assert [str(warning.message) for warning in told] == [
+        "3 of 15 steps were skipped, because loss or gradient were not finite: see row 11 (counted from 0) of the training "
+        "data, with absolute values up to 9.97e+36"
+    ]
+    np.testing.assert_array_equal(history["skipped"], [1, 1, 1])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    assert [" 1 step skipped" in line for line in lines] == [True] * 3
+    assert np.isfinite(model.theta).all()
+
+
+def test_the_search_for_bad_rows_changes_nothing():
+    thetas = []
+    for epochs in (1, 2):
+        model, states = gaussian_model(), []
+        with pytest.warns(NpvaeWarning, match="row 11"):
+            npvae.fit(model, measured_rows(50, bad=[11]), epochs=epochs, batch_size=10, progress=False,
+                      on_epoch=lambda state, model=model, states=states: states.append(model.theta.copy()))  # fmt: skip
+        np.testing.assert_array_equal(states[-1], model.theta)
+        thetas.append(states[0])
+    np.testing.assert_array_equal(*thetas)
+
+
+class Chained(Regression):
+    """A regression whose noise comes from a chain, which every draw moves on."""
+
+    def __init__(self, n_features):
+        super().__init__(n_features)
+        self.buffers["chain"] = np.zeros(1)
+
+    def draw(self, rng, x, y):
+        self.buffers["chain"] += 1
+        return super().draw(rng, x, y)
+
+
+def test_the_search_for_bad_rows_moves_no_chain():
+    model, (x, y) = Chained(4), regression_rows(40)
+    x[7, 0] = 1e200
+    with pytest.warns(NpvaeWarning, match=r"3 of 12 steps were skipped, .* row 7 "):
+        npvae.fit(model, (x, y), epochs=3, batch_size=10, progress=False)
+    assert model.buffers["chain"] == 12  # a draw for each step
+
+
+@pytest.mark.parametrize("x_val", [None, measured_rows(20, seed=1)])
+def test_an_epoch_whose_last_step_was_skipped_is_saved(x_val):
+    """Two steps an epoch, of which one is skipped: the parameters are good whichever it is."""
+    seen = []
+    with pytest.warns(NpvaeWarning, match="6 of 12 steps were skipped"):
+        npvae.fit(gaussian_model(), measured_rows(40, bad=[11]), x_val, epochs=6, batch_size=20, progress=False,
+                  on_epoch=lambda state: seen.append((state.skipped_in_a_row, checkpoint.is_sound(state))))  # fmt: skip
+    assert {last for last, _ in seen} == {0, 1}
+    assert all(sound for _, sound in seen)
+
+
+def test_where_no_step_was_finite_the_rows_are_told_and_the_model_is_saved_as_it_was():
+    model, states = gaussian_model(), []
+    theta = model.theta.copy()
+    with pytest.warns(NpvaeWarning, match=r"2 of 2 steps were skipped, .*: see row 11 "):
+        npvae.fit(model, measured_rows(40, bad=[11]), epochs=2, progress=False, on_epoch=states.append)
+    np.testing.assert_array_equal(model.theta, theta)
+    assert checkpoint.is_sound(states[-1])
+
+
+@pytest.mark.parametrize("x_val", [None, measured_rows(20, bad=[2], seed=1)])
+@pytest.mark.parametrize("poison", [np.inf, np.nan])
+def test_parameters_that_are_not_finite_after_the_last_step_are_told_and_not_saved(poison, x_val, tmp_path):
+    """Nothing of training has noticed yet."""
+    model, states = gaussian_model(), []
+
+    def on_step(state):
+        if state.step == 4:
+            model.theta[0] = poison
+
+    with pytest.warns(NpvaeWarning) as told:
+        npvae.fit(model, measured_rows(40), x_val, epochs=2, batch_size=20, progress=False, on_step=on_step,
+                  on_epoch=saver(model, tmp_path, states))  # fmt: skip
+    assert str(told[-1].message) == "training has diverged: after epoch 2 nothing is finite; a lower learning rate may help"
+    assert [checkpoint.is_sound(state) for state in states] == [False, False]  # one object: as it is at the end
+    assert checkpoint.load_progress(tmp_path)[1].epoch == 1
+
+
+@pytest.mark.parametrize(("scale", "said"), [(1e30, "1e\\+30"), (-2e30, "2e\\+30")])
+def test_data_that_no_step_can_take_are_named_not_the_learning_rate(scale, said):
+    x = np.zeros((50, 16))
+    x[:, 0] = scale
+    message = (r"3 steps in a row were not finite \(step 3: .*\); no step was finite yet, so the learning rate is not the cause"
+               rf"\. The data may need scaling: the largest absolute value among the training rows is {said}")  # fmt: skip
+    with pytest.raises(FloatingPointError, match=message):
+        npvae.fit(gaussian_model(), x, epochs=1, batch_size=10, progress=False)
+
+
+def test_a_model_without_data_that_begins_with_nothing_finite_is_told_so():
+    with pytest.raises(FloatingPointError, match=r"rate is not the cause\. The model's initial parameters may be"):
+        npvae.fit(Well(start=np.inf), epochs=1, progress=False)
 
 
 def test_zero_epochs_train_nothing():
@@ -367,6 +542,43 @@ def test_without_patience_running_out_the_best_weights_are_kept_all_the_same():
     history, thetas, theta = stopped_at([5, 4, 3, 3.5, 3.4], patience=5, epochs=5)
     assert len(history) == 5
     np.testing.assert_array_equal(theta, thetas[2])
+
+
+@pytest.mark.parametrize("losses", [[np.nan, 4, 3, 3.5, 3.6], [5, np.inf, 3, np.nan, 4], [np.nan, np.nan, 3, -np.inf, 4]])
+def test_a_validation_loss_that_is_not_finite_is_never_the_best(losses):
+    with pytest.warns(NpvaeWarning, match="the validation loss is not finite"):
+        history, thetas, theta = stopped_at([*losses, 1, 1, 1, 1, 1], patience=2)
+    assert len(history) == 5
+    np.testing.assert_array_equal(theta, thetas[2])
+
+
+class JudgedRegression(Regression):
+    """A regression whose loss is what `losses` says, epoch by epoch; its settings are a tuple and a number of NumPy's."""
+
+    losses, judged = (1.0, 2.0, 3.0, 4.0), 0
+
+    def draw(self, rng, x, y, pair, weight):
+        return np.zeros(len(x))
+
+    def forward(self, x, y, noise, pair, weight):
+        terms, cache = super().forward(x, y, noise)
+        return terms._replace(loss=self.losses[self.judged]), cache
+
+
+def test_losses_of_the_same_settings_are_compared_after_a_resume_too(tmp_path):
+    model = JudgedRegression(4)
+
+    def on_epoch(state):
+        model.judged = state.epoch
+        checkpoint.save_progress(tmp_path, model, state)
+
+    options = {"early_stopping": 3, "progress": False, "pair": (1, 2), "weight": np.array([0.5, 1.0]), "on_epoch": on_epoch}
+    npvae.fit(model, regression_rows(40), regression_rows(20), epochs=2, **options)
+    model, state = checkpoint.load_progress(tmp_path, JudgedRegression)
+    model.judged = 2
+    history = npvae.fit(model, regression_rows(40), regression_rows(20), epochs=4, resume=state, **options)
+    assert state.best.epoch == 1
+    assert len(history) == 4
 
 
 def test_losses_of_different_weights_of_the_kl_are_not_compared():

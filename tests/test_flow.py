@@ -377,15 +377,32 @@ def test_measures():
     assert measures["log_likelihood"].value == pytest.approx(log_p.mean(), rel=1e-14)
     assert measures["log_likelihood_standard_error"].value == pytest.approx(log_p.std() / math.sqrt(30), rel=1e-14)
     assert measures["bits_per_dimension"].value == pytest.approx(-log_p.mean() / (3 * math.log(2)), rel=1e-14)
+    assert "density" in measures["bits_per_dimension"].note
+    assert "bits_per_grey_level" not in measures
+    grey = np.random.default_rng(0).integers(0, 256, (30, 3), np.uint8)
+    npvae.fit(model, grey, epochs=1, progress=False)
+    measures = {measure.name: measure.value for measure in model.measure(grey)}
+    assert measures["bits_per_grey_level"] == pytest.approx(measures["bits_per_dimension"] + math.log2(255), rel=1e-12)
 
 
 @pytest.mark.parametrize(("D", "names"), [(2, ["samples.png", "density.png"]), (3, ["samples.png"])])
 def test_pictures(D, names):
     model, x = problem(D, B=20)
-    pictures = model.pictures(plots, x, data.Dataset("", x, x, None, "label", None))
+    pictures = list(model.pictures(plots, x, data.Dataset("", x, x, None, "label", None)))
     assert [name for name, _, _ in pictures] == names
     for _, _, figure in pictures:
-        figure.canvas.draw()
+        figure().canvas.draw()
+
+
+def test_pictures_of_draws_are_in_the_units_of_the_data(monkeypatch):
+    model, x = problem(3)
+    drawn = []
+    monkeypatch.setattr(plots, "samples", lambda x, *_: drawn.append(x))
+    scaling = data.Scaling(np.array([1.0, 2.0, 3.0]), np.array([10.0, 20.0, 30.0]))
+    for each in (None, scaling):
+        for _, _, figure in model.pictures(plots, x, data.Dataset("", x, x, None, "label", None, each)):
+            figure()
+    np.testing.assert_allclose(drawn[1], [1, 2, 3] + drawn[0] * [10, 20, 30])
 
 
 def test_the_picture_shows_the_density_where_it_is():

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM during `npvae train`: the step is finished, the run is saved, and it continues to the same bits."""
 
+import io
 import signal
 import sys
 import threading
@@ -60,6 +61,66 @@ def test_a_second_signal_ends_at_once(monkeypatch):
             signal.raise_signal(signal.SIGINT)
     assert ended.value.code == 130
     assert noted.signal == signal.SIGTERM
+
+
+class Broken(io.StringIO):
+    """stderr whose reader has gone, or which is being written to by what the signal has interrupted."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def write(self, text):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), RuntimeError("reentrant call inside <_io.BufferedWriter>")])
+def test_a_note_that_cannot_be_written_keeps_nothing_from_being_saved(error, home, monkeypatch):
+    original = fit.fit
+
+    def interrupted(*args, on_step, **options):
+        def step(state):
+            if state.step == 13:
+                monkeypatch.setattr(sys, "stderr", Broken(error))
+                signal.raise_signal(signal.SIGINT)
+            return on_step(state)
+
+        return original(*args, on_step=step, **options)
+
+    monkeypatch.setattr(fit, "fit", interrupted)
+    assert cli.main(SMALL) == 130
+    assert checkpoint.load_progress("run")[1].step == 13
+
+
+def test_a_signal_when_there_is_nothing_left_to_do(home, monkeypatch, capsys):
+    assert cli.main(SMALL) == 0
+    original = fit.fit
+
+    def interrupted(*args, **options):
+        signal.raise_signal(signal.SIGINT)
+        return original(*args, **options)
+
+    monkeypatch.setattr(fit, "fit", interrupted)
+    assert cli.main(["train", "--resume", "--out", "run"]) == 130
+    assert checkpoint.load_progress("run")[1].epoch == 3
+
+
+def test_parameters_that_are_not_finite_are_not_called_saved(home, monkeypatch, capsys):
+    original = fit.fit
+
+    def interrupted(model, *args, on_step, **options):
+        def step(state):
+            if state.step == 13:
+                model.theta[0] = np.inf
+                signal.raise_signal(signal.SIGINT)
+            return on_step(state)
+
+        return original(model, *args, on_step=step, **options)
+
+    monkeypatch.setattr(fit, "fit", interrupted)
+    assert cli.main(SMALL) == 130
+    assert "its parameters are not finite and not saved. Continue with:" in capsys.readouterr().out
+    assert checkpoint.load_progress("run")[1].epoch == 1  # what was saved before
 
 
 @pytest.mark.usefixtures("home")

@@ -133,6 +133,15 @@ def test_autocorrelation_time_of_a_series_that_does_not_show_it():
     assert autocorrelation_time([1, 2, 3, 4, 5, 6]) == 0.5
 
 
+@pytest.mark.parametrize("n", [7, 10, 20, 100, 200, 999])
+def test_autocorrelation_time_of_a_short_series_is_at_least_that_of_independent_values(n):
+    rng = np.random.default_rng(n)
+    alternating = (-1.0) ** np.arange(n)
+    for series in (alternating, np.arange(n), *rng.standard_normal((200, n))):
+        assert autocorrelation_time(series) >= 0.5
+    assert autocorrelation_time((-1.0) ** np.arange(1000)) < 0.5  # long enough to show it
+
+
 # Simulation
 
 

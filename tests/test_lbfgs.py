@@ -1,10 +1,15 @@
 """L-BFGS: on functions with a known minimum, and on the loss of a model with its noise drawn once."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from small_models import Well, lattice_rows, recorder, small_model
 
 import npvae
+from npvae.core.checks import NpvaeWarning
 from npvae.core.randomness import FULL_BATCH, generator
 from npvae.data.rows import Rows
 from npvae.training.lbfgs import lbfgs
@@ -118,3 +123,76 @@ def test_lbfgs_trains_a_model_without_data():
     eps = generator(0, FULL_BATCH, 0).standard_normal(40)
     gradient = model.backward(model.forward(eps)[1])
     np.testing.assert_allclose([gradient["mu"], gradient["s"]], 0, atol=1e-4)
+
+
+# ---- losses that are not finite ----
+
+
+def beyond_zero(theta, outside=np.inf):
+    """Σ 10 x − log x, least at 0.1, which is not finite from 0 on."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        inside = (theta > 0).all()
+        return (float(np.sum(10 * theta - np.log(theta))) if inside else outside), 10 - 1 / theta
+
+
+@pytest.mark.parametrize("outside", [np.inf, np.nan, -np.inf])
+@pytest.mark.parametrize("start", [0.2, 3.0, 100.0])
+def test_lbfgs_turns_back_from_where_the_loss_is_not_finite(start, outside):
+    """Scipy by itself says that it has converged, at 0.2, 2.5 or 90."""
+    result = lbfgs(lambda theta: beyond_zero(theta, outside), start * np.array([1, 1.1, 0.5, 2]))
+    assert result.success
+    np.testing.assert_allclose(result.x, 0.1, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("loss", "slope", "what"), [(np.nan, 1, "loss"), (np.inf, np.nan, "loss"), (1, np.inf, "gradient")])
+def test_lbfgs_cannot_begin_where_nothing_is_finite(loss, slope, what):
+    with pytest.raises(FloatingPointError, match=f"L-BFGS cannot begin: the {what} is not finite at the start"):
+        lbfgs(lambda theta: (loss, slope * theta), np.ones(3))
+
+
+def test_data_that_lbfgs_cannot_begin_with_are_named_and_the_model_is_as_it_was():
+    model = small_model(likelihood="gaussian")
+    theta, x = model.theta.copy(), lattice_rows(20)
+    x[3, 5] = 9.97e36
+    with pytest.raises(FloatingPointError, match=r"loss is not finite at the start\. .* rows is 9\.97e\+36$") as error:
+        npvae.fit_lbfgs(model, x, progress=False)
+    assert "\n" not in str(error.value)
+    np.testing.assert_array_equal(model.theta, theta)
+
+
+def test_who_calls_fit_lbfgs_hears_why_it_stopped_before_its_time():
+    class Wrong(Well):
+        def backward(self, cache, dloss=1.0, out=None):
+            return super().backward(cache, -dloss, out)
+
+    with pytest.warns(NpvaeWarning, match=r"L-BFGS stopped after 0 of 50 iterations and has not converged \(ABNORMAL\)"):
+        npvae.fit_lbfgs(Wrong(), iterations=50, n_draws=40, progress=False)
+    npvae.fit_lbfgs(Well(), iterations=2, n_draws=40, progress=False)  # as many as asked for: nothing to be said
+
+
+def test_validation_rows_that_are_not_finite_are_told_by_lbfgs_too():
+    model, x, x_val = small_model(likelihood="gaussian"), lattice_rows(30), lattice_rows(20, seed=1)
+    x_val[4, 2] = 9.97e36
+    with pytest.warns(NpvaeWarning, match=r"validation loss is not finite: see row 4 \(counted from 0\) of the validation"):
+        history = npvae.fit_lbfgs(model, x, x_val, iterations=2, progress=False)
+    assert np.isnan(history["val_loss"]).all()
+    np.testing.assert_array_equal(history["skipped"], [0, 0])
+
+
+def test_lbfgs_has_the_same_bits_for_any_threads_of_blas():
+    """Also the first time in a process: the BLAS of SciPy is another library than NumPy's, and is loaded only then."""
+    code = """if True:
+        import numpy as np, npvae
+        from threadpoolctl import threadpool_info, threadpool_limits
+        x = np.random.default_rng(0).random((60, 500)) < 0.2
+        bits = set()
+        for threads in (2, 2, 1):
+            with threadpool_limits(threads, user_api="blas"):
+                model = npvae.VAE(500, 10, (100,), backend="numpy", dtype="float64")
+                npvae.fit_lbfgs(model, x, iterations=15, progress=False)
+            bits.add(model.theta.tobytes())
+        print(len(bits), len(threadpool_info()))
+    """
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "OPENBLAS_NUM_THREADS": "2"}, capture_output=True,
+                          text=True, check=True)  # fmt: skip
+    assert done.stdout.split()[0] == "1"

@@ -1,24 +1,40 @@
 """The flat parameter vector: names and shapes, views that stay views, copies of the whole, places in memory."""
 
 import copy
+import functools
 import math
+import multiprocessing
 import pickle
 
 import numpy as np
 import pytest
+from mean_field import MeanField
 from small_models import Regression, lattice_rows, small_model
 
 import npvae
 from npvae.core import parameters as module
 from npvae.core.parameters import Parameters, Theta, check_dtype, dense_shapes, size_of, views_of, zeros
+from npvae.models.autoencoder import Autoencoder
+from npvae.models.flow import Flow
 
 SHAPES = {"a.W": (2, 3), "a.b": (3,), "scale": (), "c": (1, 2, 2)}
 COPIES = {
     "copy": Parameters.copy,
     "copy.copy": copy.copy,
     "copy.deepcopy": copy.deepcopy,
-    "pickle": lambda parameters: pickle.loads(pickle.dumps(parameters)),
+    **{f"pickle {protocol}": functools.partial(lambda protocol, value: pickle.loads(pickle.dumps(value, protocol)), protocol)
+       for protocol in range(pickle.HIGHEST_PROTOCOL + 1)},
+    "pickle, arrays read-only": lambda value: through_read_only_buffers(value),
 }
+
+
+def through_read_only_buffers(value):
+    """As process pools hand over large arrays: beside the pickle, mapped into memory that cannot be written."""
+    buffers = []
+    pickled = pickle.dumps(value, 5, buffer_callback=buffers.append)
+    return pickle.loads(pickled, buffers=[bytes(buffer.raw()) for buffer in buffers])
+
+
 
 
 def counted(dtype="float64"):
@@ -111,7 +127,7 @@ def test_copies_have_memory_of_their_own_in_which_names_and_vector_are_one(way, 
     np.testing.assert_array_equal(parameters.flat, np.arange(14))
 
 
-@pytest.mark.parametrize("way", ["copy.deepcopy", "pickle"])
+@pytest.mark.parametrize("way", ["copy.deepcopy", "pickle 5", "pickle, arrays read-only"])
 @pytest.mark.parametrize("model", [small_model(), small_model(backend="numba"), Regression(3)], ids=["numpy", "numba", "own"])
 def test_copies_of_a_model_train_like_it_and_leave_it_alone(way, model):
     twin = COPIES[way](model)
@@ -131,6 +147,83 @@ def test_copies_of_a_model_train_like_it_and_leave_it_alone(way, model):
         np.testing.assert_array_equal(*thetas)
         assert not np.array_equal(thetas[0], before)
         np.testing.assert_array_equal(model.theta, before)
+
+
+DATA = np.maximum(lattice_rows(400), lattice_rows(400, seed=1))  # more ones than zeros, which each of the models can learn
+MODELS = {
+    "VAE": lambda: small_model(),
+    "Autoencoder": lambda: Autoencoder(16, 2, (8,), likelihood="bernoulli", backend="numpy"),
+    "Flow": lambda: Flow(16, 4, (8,), backend="numpy"),
+    "own": lambda: MeanField(16),
+}
+every_model = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+
+
+def val_losses(model):
+    settings = {"epochs": 3, "batch_size": 20, "optimizer": npvae.Adam(1e-2), "progress": False}
+    return npvae.fit(model, DATA[:200], DATA[200:], **settings)["val_loss"]
+
+
+def is_one_memory(model):
+    names = np.concatenate([value.ravel() for value in model.parameters.values()])
+    return np.array_equal(names, model.theta) and all(np.shares_memory(v, model.theta) for v in model.parameters.values())
+
+
+@every_model
+@pytest.mark.parametrize("way", ["copy.deepcopy", "pickle 0", "pickle 5", "pickle, arrays read-only"])
+def test_copies_of_every_model_learn_as_the_model_does(make, way):
+    model = make()
+    twin = COPIES[way](model)
+    losses = val_losses(twin)
+    assert is_one_memory(twin)
+    assert losses[-1] < losses[0]
+    np.testing.assert_array_equal(val_losses(model), losses)
+    np.testing.assert_array_equal(model.theta, twin.theta)
+
+
+def test_a_model_learns_in_another_process():
+    models = [make() for make in MODELS.values()]
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        losses = pool.map(val_losses, models)
+        twins = pool.map(copy.copy, models)
+    for model, twin, found in zip(models, twins, losses):
+        assert is_one_memory(twin)
+        np.testing.assert_array_equal(val_losses(model), found)
+
+
+@every_model
+def test_names_and_vector_stay_one_memory_whatever_is_done(make):
+    model = make()
+    name, view = next(iter(model.parameters.items()))
+    changes = [lambda: model.parameters.update({name: 1.0}), lambda: model.parameters.setdefault(name, 2.0),
+               lambda: setattr(model, "theta", np.arange(model.theta.size)), lambda: setattr(model, "theta", 0.5)]  # fmt: skip
+    for change in changes:
+        change()
+        assert model.parameters[name] is view
+        assert is_one_memory(model)
+    model.parameters |= {name: 3.0}
+    assert (view == 3).all()
+    removals = [lambda: model.parameters.pop(name), lambda: model.parameters.popitem(), lambda: model.parameters.clear(),
+                lambda: model.parameters.__delitem__(name), lambda: model.parameters.pop("no such", None)]  # fmt: skip
+    for removal in removals:
+        with pytest.raises(TypeError, match=f"^parameters cannot be removed: the model has {name}"):
+            removal()
+    with pytest.raises(KeyError, match="no such"):
+        model.parameters.setdefault("no such", np.ones(3))
+    assert is_one_memory(model)
+    kept, model.parameters = model.parameters, {name: value + 1 for name, value in model.parameters.items()}
+    for use in (lambda: model.theta, lambda: setattr(model, "theta", 1), lambda: npvae.fit(model, DATA, epochs=1)):
+        with pytest.raises(TypeError, match=r"^parameters of a model are views of theta, not a dict: [^\n]*update\(...\)$"):
+            use()
+    model.parameters = kept
+    assert is_one_memory(model)
+
+
+def test_a_deep_copy_keeps_together_what_was_one_memory():
+    model = small_model()
+    copied = copy.deepcopy({"model": model, "theta": model.theta, "W": model.parameters["posterior.W"]})
+    assert copied["theta"] is copied["model"].theta is not model.theta
+    assert copied["W"] is copied["model"].parameters["posterior.W"]
 
 
 class Holder:

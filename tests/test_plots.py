@@ -1,7 +1,12 @@
 """The pictures: that they show the numbers they were given, and can be written without a warning."""
 
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import matplotlib
 import mean_field
 import numpy as np
 import pytest
@@ -58,7 +63,8 @@ def test_loss_curves_show_each_term_of_both_parts(tmp_path, n, val):
             np.testing.assert_array_equal(line.get_xdata(), range(1, n + 1))
             np.testing.assert_array_equal(line.get_ydata(), numbers[f"{part}_{name}"])
     assert texts(figure.axes[2]) == ["training", "validation"][: 1 + val]
-    ticks = [tick for tick in figure.axes[0].get_xticks() if 1 <= tick <= n]
+    low, high = figure.axes[0].get_xlim()
+    ticks = [tick for tick in figure.axes[0].get_xticks() if max(low, 0.5) <= tick <= min(high, n + 0.5)]
     assert ticks == ([1, 2, 5, 10, 20] if n == 40 else np.round(ticks).tolist())  # whole epochs
 
 
@@ -255,13 +261,120 @@ def test_grey_range_is_0_to_1_for_values_within_else_the_extremes(values, expect
     assert plots.grey_range(np.array(values)) == expected
 
 
+# ------------------------------------------------------------------------------------- the user's settings of Matplotlib
+
+HOSTILE = {"text.usetex": True, "image.origin": "lower", "image.cmap": "jet", "axes.facecolor": "black", "font.size": 30,
+           "savefig.format": "svg", "savefig.transparent": True, "lines.linestyle": "none", "axes.grid": True,
+           "axes.prop_cycle": matplotlib.cycler(color=["red"]), "figure.dpi": 20, "legend.frameon": True}  # fmt: skip
+X = np.random.default_rng(0).random((6, 12))
+PLANE = npvae.VAE(12, 2, (), backend="numpy")
+
+
+class Disc:
+    """A density in the plane, as `plots.density` takes it."""
+
+    def log_likelihood(self, x):
+        return -(x**2).sum(axis=1)
+
+    def sample(self, n, seed):
+        return np.random.default_rng(seed).standard_normal((n, 2))
+
+
+PICTURES_OF_ALL_KINDS = {
+    "history": lambda: plots.history(history(3), npvae.VAE),
+    "reconstructions": lambda: plots.reconstructions(X, 1 - X, (3, 4), np.arange(6), "digit"),
+    "reconstructed curves": lambda: plots.reconstructions(X, 1 - X),
+    "samples": lambda: plots.samples(X, (3, 4)),
+    "curves": lambda: plots.samples(X),
+    "points": lambda: plots.samples(X[:, :2]),
+    "density": lambda: plots.density(Disc(), X[:, :2], n=20),
+    "decoded grid": lambda: plots.decoded_grid(PLANE, (3, 4), n=4),
+    "latent plane": lambda: plots.latent_plane(X[:, :2], np.arange(6), "digit"),
+    "latent plane of quantities": lambda: plots.latent_plane(X[:, :2], X[:, 2], "temperature"),
+    "one latent dimension": lambda: plots.latent_plane(X[:, :1]),
+}
+
+
+@pytest.mark.parametrize("make", PICTURES_OF_ALL_KINDS.values(), ids=PICTURES_OF_ALL_KINDS)
+def test_a_picture_that_is_made_and_saved_by_save_knows_nothing_of_the_user_s_settings(tmp_path, make):
+    expected = drawn(make, tmp_path)
+    with matplotlib.rc_context(HOSTILE):
+        np.testing.assert_array_equal(drawn(make, tmp_path), expected)
+        assert {name: matplotlib.rcParams[name] for name in HOSTILE} == HOSTILE
+
+
+def test_images_are_never_upside_down():
+    """Also where a figure is made with the user's settings."""
+    with matplotlib.rc_context({"image.origin": "lower"}):
+        for figure in (plots.samples(X, (3, 4)), plots.reconstructions(X, X, (3, 4)), plots.decoded_grid(PLANE, (3, 4), n=4)):
+            for axes in figure.axes:
+                bottom, top = axes.get_ylim()
+                assert bottom > top
+
+
+def test_pictures_of_several_threads_leave_the_user_s_settings_as_they_were(tmp_path):
+    makers = [PICTURES_OF_ALL_KINDS[name] for name in ("samples", "curves", "points")]
+    with matplotlib.rc_context(HOSTILE):
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(lambda i: plots.save(makers[i], tmp_path / f"{i}.png", dpi=30), range(3)))
+        assert {name: matplotlib.rcParams[name] for name in HOSTILE} == HOSTILE
+    for i, make in enumerate(makers):
+        np.testing.assert_array_equal(imread(tmp_path / f"{i}.png"), drawn(make, tmp_path))
+
+
+@pytest.mark.parametrize(("backend", "is_one"), [("qt4agg", False), ("module://not_installed.inline", True), ("svg", True)])
+def test_a_backend_that_is_not_installed_does_not_matter(tmp_path, backend, is_one):
+    """Matplotlib's own import fails where it knows no MPLBACKEND. One that it knows is left to others who draw."""
+    code = """if True:
+        import os, sys
+        from npvae.app import plots
+        import matplotlib, numpy as np
+        plots.save(plots.samples(np.eye(4), (2, 2)), sys.argv[1])
+        print(os.environ["MPLBACKEND"], matplotlib.rcParams["backend"] == os.environ["MPLBACKEND"])
+    """
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.png")], env={**os.environ, "MPLBACKEND": backend},
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    assert done.stdout.split() == [backend, str(is_one)]
+    assert imread(tmp_path / "a.png").std() > 0.01
+
+
+def test_a_picture_that_fails_leaves_the_one_before(tmp_path, monkeypatch):
+    figure = plots.samples(X, (3, 4))
+    plots.save(figure, tmp_path / "a.png", dpi=30)
+    before = (tmp_path / "a.png").read_bytes()
+
+    def half(file, **options):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(figure, "savefig", half)
+    with pytest.raises(OSError, match="No space left on device"):
+        plots.save(figure, tmp_path / "a.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    assert (tmp_path / "a.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("image_shape", [(1, 300), (300, 1), (2, 150)])
+def test_images_of_any_shape_are_drawn(tmp_path, image_shape):
+    x, model = np.random.default_rng(0).random((5, 300)), npvae.VAE(300, 2, (), backend="numpy")
+    grid = plots.decoded_grid(model, image_shape)
+    for figure in (plots.samples(x, image_shape), plots.reconstructions(x, x, image_shape), grid):
+        assert drawn(figure, tmp_path).size < 1e6
+        for axes in figure.axes:
+            assert len(axes.images) == 1
+
+
 # -------------------------------------------------------------------------------------------------- the pictures of a run
 
 
 def figures_of(monkeypatch, model, dataset):
     """The run's pictures by file name, as figures that are not written, and what is said of them."""
     figures = {}
-    monkeypatch.setattr(plots, "save", lambda figure, path: figures.update({path.name: figure}))
+
+    def kept(figure, path):
+        figures[path.name] = figure() if callable(figure) else figure
+
+    monkeypatch.setattr(plots, "save", kept)
     history = History([{**ROW, "val_kl": 5.0}, ROW])
     return figures, commands.draw_pictures(Path("folder"), model, Rows.of(model, dataset.x_val, "x"), dataset, history)
 

@@ -53,6 +53,67 @@ def test_more_latent_dimensions_than_the_data_can_have_are_refused():
             ppca.maximum_likelihood(data(), n_latent)
 
 
+def few_rows(n, D=6):
+    return np.random.default_rng(0).standard_normal((n, D))
+
+
+def with_a_constant_column(n=50, D=5):
+    x = few_rows(n, D)
+    x[:, 2] = 3
+    return x
+
+
+@pytest.mark.parametrize(("x", "n_latent"), [
+    (few_rows(1), 1), (few_rows(4), 3), (few_rows(4), 5), (with_a_constant_column(), 4), (np.full((5, 4), 0.1), 2),
+])  # fmt: skip
+def test_sigma_cannot_be_estimated_where_the_data_lie_in_the_latent_dimensions(x, n_latent):
+    """The likelihood grows without bound as sigma goes to 0; with sigma given it has its maximum."""
+    with pytest.raises(ValueError, match=f"sigma cannot be estimated: x varies in no more than {n_latent} dimensions; give"):
+        ppca.maximum_likelihood(x, n_latent)
+    for sigma in (0.3, 1e-9):
+        model = ppca.maximum_likelihood(x, n_latent, sigma)
+        assert np.isfinite(ppca.log_likelihood(model, x)).all()
+    expected = multivariate_normal((best := ppca.maximum_likelihood(x, n_latent, 0.3)).mean, best.covariance).logpdf(x)
+    np.testing.assert_allclose(ppca.log_likelihood(best, x), expected, rtol=1e-11)
+
+
+@pytest.mark.parametrize(("x", "n_latent"), [(few_rows(4), 2), (few_rows(5, 30), 3), (with_a_constant_column(), 3)])
+def test_fewer_data_than_dimensions_have_an_estimate_where_some_variance_is_left_out(x, n_latent):
+    model = ppca.maximum_likelihood(x, n_latent)
+    expected = multivariate_normal(model.mean, model.covariance).logpdf(x)
+    np.testing.assert_allclose(ppca.log_likelihood(model, x), expected, rtol=1e-10)
+
+
+def test_the_likelihood_is_exact_for_a_noise_that_no_covariance_shows():
+    """Wᵀ W + σ² I rounds to Wᵀ W: along the axes of W and beside them the density is a product."""
+    axes, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((3, 3)))
+    W, x = np.diag([3.0, 2.0, 1.0]) @ axes, np.array([[1.0, -2.0, 3e-9]]) @ axes
+    expected = -0.5 * (1 / 9 + 4 / 4 + 9 + 3 * np.log(2 * np.pi)) - np.log(3 * 2 * 1e-9)
+    assert ppca.log_likelihood(ppca.PPCA(W[:2], np.zeros(3), 1e-9), x)[0] == pytest.approx(expected, rel=1e-6)
+    square = -0.5 * (1 / 9 + 4 / 4 + 3 * np.log(2 * np.pi)) - np.log(3 * 2)  # nothing is beside W
+    assert ppca.log_likelihood(ppca.PPCA(W, np.zeros(3), 1e-30), x)[0] == pytest.approx(square, rel=1e-12)
+
+
+def test_a_singular_covariance_has_no_likelihood():
+    for sigma in (0.0, np.nan, 1e-200):
+        with pytest.raises(ValueError, match=r"sigma\^2 must be a finite number above 0"):
+            ppca.log_likelihood(ppca.PPCA(np.ones((1, 6)), np.zeros(6), sigma), few_rows(4))
+    with pytest.raises(ValueError, match="W must be finite; got nan"):
+        ppca.log_likelihood(ppca.PPCA(np.full((1, 6), np.nan), np.zeros(6), 1.0), few_rows(4))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_data_that_are_not_finite_are_named(bad):
+    x = few_rows(9)
+    x[3, 1] = bad
+    fitted = ppca.maximum_likelihood(few_rows(9), 2)
+    for use in (ppca.principal_components, ppca.maximum_likelihood, lambda x, _: ppca.log_likelihood(fitted, x)):
+        with pytest.raises(ValueError, match=rf"x must be finite; got {bad} at \[3, 1\]"):
+            use(x, 2)
+    with pytest.raises(ValueError, match="the covariance of x must be finite; got inf"):
+        ppca.principal_components(1e200 * few_rows(9), 2)
+
+
 def test_angles_between_subspaces():
     a = np.array([[1.0, 0, 0], [0, 1, 0]])
     assert ppca.subspace_angle(a, a[::-1] + a) == pytest.approx(0, abs=1e-6)

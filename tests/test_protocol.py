@@ -50,7 +50,7 @@ def test_a_regression_finds_the_weights_and_its_terms_are_the_columns(workers, c
     history = npvae.fit(model, (x, y), (x[:50], y[:50]), epochs=30, batch_size=20, optimizer=npvae.Adam(0.1), workers=workers)
     np.testing.assert_allclose(model.theta, [1, 2, 3, 4, -0.5], atol=0.02)
     assert list(history.rows[0]) == [
-        "epoch", "step", "seconds", "train_loss", "train_error", "val_loss", "val_error"]  # fmt: skip
+        "epoch", "step", "seconds", "skipped", "train_loss", "train_error", "val_loss", "val_error"]  # fmt: skip
     terms, _ = model.forward(x[:50], y[:50], 0.0)
     np.testing.assert_allclose([history["val_loss"][-1], history["val_error"][-1]], terms, rtol=1e-12)
     last = history.rows[-1]

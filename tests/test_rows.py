@@ -19,7 +19,7 @@ def test_bytes_are_grey_levels_and_other_types_are_values():
     model = small_model(likelihood="gaussian")
     grey = np.tile(np.arange(0, 256, 17, dtype=np.uint8), (3, 1))
     np.testing.assert_allclose(npvae.model_input(model, grey), grey / 255, rtol=1e-6)
-    for binary in (grey > 99, (grey > 99).astype(np.uint8), (grey > 99).astype(float)):
+    for binary in (grey > 99, (grey > 99).astype(float), (grey > 99).astype(np.float32)):
         np.testing.assert_array_equal(npvae.model_input(model, binary), grey > 99)
         assert npvae.model_input(model, binary).dtype == np.float32
     bernoulli = small_model()
@@ -57,8 +57,40 @@ def test_all_arrays_of_a_tuple_are_taken_by_the_same_rows():
 
 
 def test_arrays_of_different_lengths_are_refused():
-    with pytest.raises(ValueError, match="x_train must be arrays with the same number of rows; got 10, 9"):
-        Rows.of(Regression(2), (np.zeros((10, 2)), np.zeros(9)), "x_train")
+    for y, length in [(np.zeros(9), "9"), (3.0, "a single value")]:
+        with pytest.raises(ValueError, match=f"x_train must be arrays with the same number of rows; got 10, {length}"):
+            Rows.of(Regression(2), (np.zeros((10, 2)), y), "x_train")
+    with pytest.raises(ValueError, match="array 1 of x_train must be a rectangular array of numbers"):
+        Rows.of(Regression(2), (np.zeros((2, 2)), [[1, 2], [3]]), "x_train")
+
+
+class Conditional(Regression):
+    """Takes a class number for each row, or the classes one-hot, and is shown them one-hot in float32."""
+
+    def check(self, x, y):
+        y = np.asarray(y)
+        return np.asarray(x, np.float32), np.eye(3, dtype=np.float32)[y.astype(int)] if y.ndim == 1 else y
+
+
+@pytest.mark.parametrize("n", [5, 2 * ROWS_PER_CHECK + 3])
+def test_a_batch_holds_what_the_model_s_check_made_of_the_condition(n):
+    y = np.arange(n) % 3
+    rows = Rows.of(Conditional(2), (np.zeros((n, 2)), y), "x_train")
+    index = np.arange(n)[::-2]
+    _, condition = rows.batch(index, np.random.default_rng(0))
+    assert condition.dtype == np.float32
+    np.testing.assert_array_equal(condition, np.eye(3)[y[index]])
+    assert y.dtype == int  # the caller's own
+
+
+@pytest.mark.parametrize("returned", [None, "x", "x, y, y"])
+def test_a_check_that_does_not_return_the_batch_is_named(returned):
+    class Careless(Regression):
+        def check(self, x, y):
+            return {"x": (x,), "x, y, y": (x, y, y), None: None}[returned]
+
+    with pytest.raises(ValueError, match=r"^check of Careless must return a tuple of the 2 arrays$"):
+        Rows.of(Careless(2), (np.zeros((4, 2)), np.zeros(4)), "x_train")
 
 
 def test_every_row_is_put_before_the_model_s_check_and_its_error_names_the_data():

@@ -1,8 +1,13 @@
 """The run folder: what lies in it, whose it is, and what of its config is believed."""
 
 import copy
+import errno
 import json
+import os
+import re
+import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -34,13 +39,16 @@ def test_config_holds_all_that_repeats_the_run(finished):
     config = json.loads((folder / "config.json").read_text())
     assert config["arguments"] == {
         "model": "vae", "data": "ising", "epochs": 2, "batch_size": 50, "latent": 2, "hidden": [8], "activation": "relu",
-        "likelihood": "bernoulli", "sigma": 0.1, "seed": 0, "data_dir": None, "workers": None, "initialization": "glorot",
+        "likelihood": "bernoulli", "sigma": 0.1, "seed": 0, "data_dir": None, "workers": None, "scale": None,
+        "image_shape": None, "initialization": "glorot",
         "output_bias": False, "objective": "elbo", "train_samples": 1, "beta": 1.0, "annealing_epochs": 0,
         "annealing_cycles": 0, "free_bits_per_dimension": 0.0, "free_bits_total": 0.0, "learning_rate": 1e-3,
         "learning_rate_schedule": "constant", "learning_rate_drop_epochs": 10, "learning_rate_drop_factor": 0.1,
         "max_gradient_norm": None, "weight_decay": 0.0, "early_stopping": None,
     }  # fmt: skip
     assert config["image_shape"] == [16, 16]
+    assert config["scaling"] is None
+    assert re.fullmatch("[0-9a-f]{64}", config["data_sha256"])
     assert config["npvae"] == npvae.__version__
     assert config["versions"]["numpy"] == np.__version__
     assert config["versions"]["python"] == sys.version.split()[0]
@@ -59,10 +67,53 @@ def test_a_used_default_folder_is_passed_over(capsys):
 
 
 @pytest.mark.parametrize(("taken", "free"), [([], "a.png"), (["a.png"], "a-2.png"), (["a.png", "a-2.png"], "a-3.png")])
-def test_free_path_is_the_first_that_does_not_exist(taken, free):
+def test_the_first_name_that_is_free_is_made(taken, free):
     for name in taken:
         Path(name).touch()
-    assert run_folder.free_path(Path("a.png")) == Path(free)
+    assert run_folder.first_made(Path("a.png"), lambda file: file.touch(exist_ok=False)) == Path(free)
+    assert Path(free).is_file()
+
+
+def test_programs_that_begin_at_once_get_a_folder_each(monkeypatch):
+    monkeypatch.setattr(Path, "exists", lambda path: False)  # as if all had looked before any made its folder
+    folders = []
+    threads = [threading.Thread(target=lambda: folders.append(run_folder.new_folder(default="x"))) for _ in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(folders) == sorted(Path("runs", name) for name in ["x", *(f"x-{i}" for i in range(2, 25))])
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_run_that_somebody_began_since_we_looked_is_left_alone(error_of, monkeypatch):
+    new_folder = run_folder.new_folder
+
+    def late(path, default):
+        folder = new_folder(path, default)
+        (folder / "config.json").write_text("of another run")
+        return folder
+
+    monkeypatch.setattr(run_folder, "new_folder", late)
+    assert "run folder run is already in use: name another with --out" in error_of("train", *SMALL, "--out", "run")
+    assert Path("run/config.json").read_text() == "of another run"
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_hidden_files_are_no_run():
+    Path("run").mkdir()
+    Path("run/.DS_Store").touch()
+    assert cli.main(["train", *SMALL, "--out", "run"]) == 0
+
+
+def test_pictures_that_are_drawn_at_once_get_a_name_each(tmp_path):
+    paths = []
+    threads = [threading.Thread(target=lambda: paths.append(run_folder.new_picture(None, tmp_path).name)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(paths) == sorted(["draws.png", *(f"draws-{i}.png" for i in range(2, 9))])
 
 
 def test_a_used_run_folder_is_left_alone(run, error_of):
@@ -76,6 +127,10 @@ def test_a_run_folder_that_cannot_be_made(error_of):
     assert "run folder file/run cannot be made" in error_of("train", *SMALL, "--out", "file/run")
     assert "run folder file cannot be made" in error_of("train", *SMALL, "--out", "file")
     assert Path("file").read_text() == "mine"
+    for runs in ("a file", "a link to a disk that is not there"):
+        Path("runs").write_text("mine") if runs == "a file" else Path("runs").symlink_to("gone/scratch")
+        assert "run folder runs/ising cannot be made" in error_of("train", *SMALL)
+        Path("runs").unlink()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"arguments": 3}'])
@@ -121,6 +176,12 @@ def changed_config(folder, *names, value=None):
     (["model", "class"], None, "damaged, or not written by this version of npvae train"),
     (["image_shape"], [16, 15], "image_shape [16, 15] of 256 features"),
     (["image_shape"], [-16, -16], "image_shape must be an integer of at least 1"),
+    (["data_sha256"], None, "damaged, or not written by this version of npvae train (KeyError('data_sha256'))"),
+    (["data_sha256"], 5, "damaged, or not written by this version of npvae train"),
+    (["scaling"], None, "damaged, or not written by this version of npvae train (KeyError('scaling'))"),
+    (["scaling"], [1], "a scaling must hold shift and factor"),
+    (["arguments", "scale"], "much", "scale must be standardise, or a number above 0; got 'much'"),
+    (["arguments", "image_shape"], [0], "image_shape must be none, or an integer of at least 1; got 0"),
     (["versions"], [1], "damaged, or not written by this version of npvae train"),
     (["blas"], [1], "damaged, or not written by this version of npvae train"),
 ])  # fmt: skip
@@ -146,11 +207,11 @@ def test_an_older_checkpoint_is_refused(run, error_of, monkeypatch):
     (run / "checkpoint.previous.npz").unlink()
     arrays, metadata = files.read(run / "checkpoint.npz")
     with monkeypatch.context() as patch:
-        patch.setattr(files, "SCHEMA", 2)
+        patch.setattr(files, "SCHEMA", 3)
         files.write(run / "checkpoint.npz", arrays, {name: metadata[name] for name in ("model", "training")})
     for argv in (["evaluate", "run"], ["sample", "run"], ["train", "--resume", "--out", "run"]):
         error = error_of(*argv)
-        assert "run/checkpoint.npz: a file of schema 2, and this version of npvae reads schema 3: train again" in error
+        assert "run/checkpoint.npz: a file of schema 3, and this version of npvae reads schema 4: train again" in error
 
 
 def test_arguments_that_are_missing_have_their_defaults(run):
@@ -185,6 +246,18 @@ def test_changes_of_the_environment_are_put_in_words(monkeypatch):
     assert run_folder.changes_since({}) == unknown
 
 
+def test_libraries_are_named_in_one_order():
+    pools = [{"internal_api": "openblas", "version": version, "architecture": "Zen"} for version in ("0.3.31", "0.3.30")]
+    assert run_folder.blas_in_words(pools) == run_folder.blas_in_words(pools[::-1])
+
+
+@pytest.mark.parametrize("before", ["import numpy", "import scipy.linalg, numpy", "import numpy, scipy.linalg"])
+def test_the_same_libraries_are_recorded_whatever_was_loaded_before(before):
+    code = f"{before}\nfrom npvae.app import run_folder\nprint(run_folder.blas_in_words(run_folder.environment()['blas']))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == run_folder.blas_in_words(run_folder.environment()["blas"])
+
+
 @pytest.mark.usefixtures("no_pictures")
 def test_another_environment_is_said(run, monkeypatch, capsys):
     environment = run_folder.environment()
@@ -204,6 +277,30 @@ def test_only_one_holds_a_run_folder(tmp_path):
         pass
     with run_folder.exclusive(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("code", [errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES])
+def test_a_lock_that_somebody_holds(code, tmp_path, monkeypatch):
+    def lock(file):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(run_folder, "_lock", lock)
+    with pytest.raises(BlockingIOError, match="is in use by another npvae train"), run_folder.exclusive(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EIO, errno.EINVAL])
+@pytest.mark.usefixtures("no_pictures")
+def test_a_file_system_without_locks_gets_a_warning(code, monkeypatch, capsys):
+    def lock(file):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(run_folder, "_lock", lock)
+    assert cli.main(["train", *SMALL, "--out", "run"]) == 0
+    assert capsys.readouterr().err == (
+        f"npvae: warning: the file system of run has no locks ({os.strerror(code)}): see to it that no other npvae train "
+        "writes there\n"
+    )
 
 
 @pytest.mark.usefixtures("no_pictures")

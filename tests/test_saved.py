@@ -55,6 +55,15 @@ def test_a_checkpoint_that_is_no_model_is_refused(tmp_path, arrays, metadata, me
     assert "a.npz" in str(error.value)
 
 
+def test_a_model_that_could_not_be_read_again_is_not_written(tmp_path):
+    model = npvae.VAE(4, 2, (), backend="numpy")
+    model.save(tmp_path / "a.npz")
+    good, model.theta[5] = model.theta.copy(), np.inf
+    with pytest.raises(ValueError, match=r"theta must be finite; got inf at \[5\]"):
+        model.save(tmp_path / "a.npz")
+    np.testing.assert_array_equal(npvae.VAE.load(tmp_path / "a.npz").theta, good)
+
+
 def of_another_class():
     """A model of a class that npvae does not know, with weights of its own."""
     model = mean_field.MeanField(5, first_logit=0.25)

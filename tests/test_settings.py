@@ -153,3 +153,40 @@ def test_cycles_need_epochs_to_go_over():
 ])  # fmt: skip
 def test_the_learning_rate_follows_the_schedule_that_is_asked_for(changes, rate):
     assert settings.learning_rate({**DEFAULTS, "batch_size": 10, **changes}, 105) == rate
+
+
+@pytest.mark.parametrize(("changes", "beta"), [
+    ({}, 1.0), ({"beta": 2.0}, 2.0), ({"beta": 4.0, "annealing_epochs": 3, "epochs": 3}, 4.0 * 32 / 33),
+    ({"beta": 4.0, "annealing_epochs": 3, "epochs": 4}, 4.0),
+])  # fmt: skip
+def test_the_settings_of_the_last_step_are_numbers(changes, beta):
+    final = settings.final_step_settings(npvae.VAE, {**DEFAULTS, "batch_size": 10, **changes}, 105)
+    assert final == {"objective": "elbo", "n_samples": 1, "beta": pytest.approx(beta), "free_bits_per_dimension": 0.0,
+                     "free_bits_total": 0.0}  # fmt: skip
+
+
+def test_the_learning_rate_of_a_step_is_a_number():
+    arguments = {**DEFAULTS, "batch_size": 10, "learning_rate_schedule": "cosine", "epochs": 2}
+    assert settings.learning_rate_at(arguments, 105, 11) == pytest.approx(5e-4)
+    assert settings.learning_rate_at({**arguments, "epochs": 4}, 105, 22) == pytest.approx(5e-4)
+    assert settings.learning_rate_at(DEFAULTS, 105, 3) == 1e-3
+
+
+@pytest.mark.parametrize(("given", "shape"), [(None, None), (["none"], "none"), ([2, 3], (2, 3))])
+def test_the_image_shape_that_is_asked_for(given, shape):
+    assert settings.image_shape({"image_shape": given}) == shape
+
+
+@pytest.mark.parametrize("given", [[], [3], ["none", 3], ["none", "none"], [1, 2, 3]])
+def test_an_image_shape_is_two_numbers_or_none(given):
+    with pytest.raises(ValueError, match="--image-shape takes ROWS COLUMNS, or none; got"):
+        settings.image_shape({"image_shape": given})
+
+
+def test_only_real_valued_data_are_standardised():
+    binary, real = npvae.VAE(4, 1, ()), npvae.VAE(4, 1, (), likelihood="gaussian")
+    for model, scale in [(binary, None), (binary, 2.0), (real, None), (real, 2.0), (real, "standardise")]:
+        settings.check_scale(model, {"scale": scale})
+    for model in (binary, mean_field.MeanField(4)):
+        with pytest.raises(ValueError, match="--scale standardise is for real-valued data, and this model wants values in"):
+            settings.check_scale(model, {"scale": "standardise"})

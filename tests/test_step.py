@@ -379,3 +379,34 @@ def test_no_two_validation_batches_or_seeds_draw_the_same():
     for seed in (0, 1):
         validate(model, Rows.of(model, lattice_rows(40), "x"), batch_size=10, seed=seed)
     assert len({eps.tobytes() for _, eps, _ in model.seen}) == 8
+
+
+def test_validation_adds_up_whatever_its_batches_give():
+    """Infinities of both signs, and more than a float32 holds: no warning on the way."""
+
+    class Extreme(Regression):
+        def forward(self, x, y, noise, **settings):
+            terms, cache = super().forward(x, y, noise)
+            return terms._replace(loss=np.float64(x[0, 0]), error=np.float32(3e38)), cache
+
+    x = np.zeros((40, 4))
+    x[[0, 10, 20], 0] = np.inf, -np.inf, 1e308
+    model = Extreme(4)
+    for workers in (None, 2):
+        with Workers(workers or 1) as pool:
+            terms = validate(model, Extremes(x), batch_size=10, workers=None if workers is None else pool)
+        assert np.isnan(terms.loss)
+        assert terms.error == pytest.approx(3e38)
+
+
+class Extremes:
+    """Rows that nobody has checked."""
+
+    def __init__(self, x):
+        self.x = x
+
+    def __len__(self):
+        return len(self.x)
+
+    def batch(self, index, rng):
+        return self.x[index], np.zeros(len(index))

@@ -288,7 +288,7 @@ def test_input_is_converted_at_the_boundary():
         ({"x": np.zeros((0, 7))}, r"x .* at least one row"),
         ({"x": np.full((3, 7), np.nan)}, r"x must be finite; got nan at \[0, 0\]"),
         ({"x": np.full((3, 7), 1.5)}, r"x must lie in \[0, 1\].* from 1.5 to 1.5"),
-        ({"x": np.full((3, 7), 255)}, "divide grey levels by 255"),
+        ({"x": np.full((3, 7), 255)}, "divide by the largest value there can be, 255 or more"),
         ({"x": np.full((3, 7), -0.1)}, r"x must lie in \[0, 1\]"),
         ({"x": np.full((3, 7), "a")}, "x .* got dtype <U1"),
         ({"x": np.zeros((3, 7), complex)}, "x .* got dtype complex128"),

@@ -1,16 +1,20 @@
 """Data-parallel work: shards add up to the batch, whoever computes them and in whatever order."""
 
+import os
 import threading
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import npvae
 import npvae.training.fit as training
 from npvae.data.rows import Rows
-from npvae.training import optim
+from npvae.training import optim, workers
 from npvae.training.step import Step, validate
 from npvae.training.workers import Workers, cores_available, workers_for
 
@@ -194,3 +198,183 @@ def test_samples_of_z_count_as_rows_where_fit_chooses_its_workers(monkeypatch):
     monkeypatch.setattr(training, "workers_for", workers_for)
     npvae.fit(npvae.VAE(16, 2, ()), np.eye(16, dtype=bool), epochs=1, batch_size=8, n_samples=5, progress=False)
     assert chosen == [40]
+
+
+# ------------------------------------------------------------------------------------------- threads of BLAS
+
+
+def blas_threads():
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+
+@pytest.fixture(autouse=True)
+def blas_as_before():
+    with threadpool_limits(None):
+        yield
+
+
+def test_trainings_at_once_have_the_bits_that_each_has_alone():
+    """On the NumPy back end, whose products have other last bits with two threads of BLAS than with one. L-BFGS held BLAS to
+    threads of its own number, and whoever trained at the same time had them, too."""
+    x = np.random.default_rng(0).random((256, 784)) < 0.2
+
+    def trained(train, **options):
+        model = npvae.VAE(784, 20, (400,), backend="numpy")
+        train(model, x, progress=False, **options)
+        return model.theta
+
+    jobs = [(npvae.fit, {"epochs": 3, "workers": 1}), (npvae.fit_lbfgs, {"iterations": 4}),
+            (npvae.fit, {"epochs": 3, "workers": 2})]  # fmt: skip
+    with threadpool_limits(2, user_api="blas"):  # by this thread, and those of the pool have to set it, too
+        alone = [trained(train, **options) for train, options in jobs]
+        with ThreadPoolExecutor(3) as pool:
+            together = list(pool.map(lambda job: trained(job[0], **job[1]), 2 * jobs))
+        assert blas_threads() == {2}
+    for theta, expected in zip(together, 2 * alone):
+        np.testing.assert_array_equal(theta, expected)
+
+
+def test_who_comes_first_and_who_leaves_last_may_be_different_threads():
+    with ThreadPoolExecutor(1) as other, threadpool_limits(2, user_api="blas"):
+        here, there = Workers(1), Workers(1)
+        here.__enter__()
+        assert blas_threads() == {1}
+        other.submit(there.__enter__).result()
+        here.__exit__()
+        assert blas_threads() == {1}
+        other.submit(there.__exit__).result()
+        assert blas_threads() == {2}
+
+
+def test_a_limit_that_another_thread_sets_is_back_after_its_training():
+    """While others train it has to wait; with the last of them gone, what was there at first is back."""
+    begun, may_end, before = threading.Event(), threading.Event(), blas_threads()
+
+    def long_training():
+        npvae.fit(npvae.VAE(16, 2, (), backend="numpy"), np.eye(16), epochs=1, progress=False,
+                  on_epoch=lambda state: (begun.set(), may_end.wait(20)))  # fmt: skip
+
+    def limited_training():
+        during = []
+        with threadpool_limits(3, user_api="blas"):
+            npvae.fit(npvae.VAE(16, 2, (), backend="numpy"), np.eye(16), epochs=1, progress=False,
+                      on_epoch=lambda state: during.append(blas_threads()))  # fmt: skip
+            return during, blas_threads()
+
+    with ThreadPoolExecutor(2) as pool:
+        assert pool.submit(limited_training).result() == ([{1}], {3})
+        assert blas_threads() == before
+        other = pool.submit(long_training)
+        begun.wait(20)
+        assert pool.submit(limited_training).result() == ([{1}], {1})
+        may_end.set()
+        other.result()
+    assert blas_threads() == before
+
+
+def test_a_limit_that_somebody_sets_during_a_training_stays():
+    with threadpool_limits(2, user_api="blas"):
+        with workers.Workers(1):
+            threadpool_limits(3, user_api="blas")
+            with workers.Workers(2):
+                assert blas_threads() == {1}
+            threadpool_limits(3, user_api="blas")
+        assert blas_threads() == {3}
+
+
+def test_workers_that_cannot_be_started_leave_blas_as_it_was(monkeypatch):
+    started, start = [], threading.Thread.start
+
+    def second_fails(thread):
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", second_fails)
+    with threadpool_limits(2, user_api="blas"):
+        with pytest.raises(RuntimeError, match="can't start new thread"), Workers(3):
+            pass
+        assert blas_threads() == {2}
+    started[0].join(20)
+    assert not started[0].is_alive()
+
+
+# ------------------------------------------------------------------------------------------- how many cores
+
+
+@pytest.fixture
+def eight_cores(tmp_path, monkeypatch):
+    """A process that may use eight cores, and the folder that plays /sys/fs/cgroup. A function says what is in which file."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(workers, "CGROUPS", tmp_path)
+    monkeypatch.setattr(workers, "OWN_CGROUPS", tmp_path / "own")
+
+    def write(own, files):
+        (tmp_path / "own").write_text(own)
+        for name, text in files.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(text)
+
+    return write
+
+
+V1 = "3:cpuset:/pod\n2:cpu,cpuacct:/pod/job\n1:name=systemd:/\n"
+
+
+@pytest.mark.parametrize(("own", "files", "cores"), [
+    ("0::/\n", {"cpu.max": "300000 100000\n"}, 3),
+    ("0::/\n", {"cpu.max": "max 100000\n"}, 8),
+    ("0::/\n", {"cpu.max": "250000 100000"}, 2),
+    ("0::/\n", {"cpu.max": "50000 100000"}, 1),
+    ("0::/\n", {"cpu.max": "9900000 100000"}, 8),
+    ("0::/pod/job\n", {"pod/cpu.max": "200000 100000", "pod/job/cpu.max": "max 100000"}, 2),  # of the group above
+    ("0::/pod/job\n", {"pod/cpu.max": "500000 100000", "pod/job/cpu.max": "400000 100000"}, 4),
+    ("0::/../../elsewhere\n", {"cpu.max": "300000 100000"}, 3),
+    (V1, {"cpu,cpuacct/pod/job/cpu.cfs_quota_us": "300000", "cpu,cpuacct/pod/job/cpu.cfs_period_us": "100000"}, 3),
+    (V1, {"cpu,cpuacct/cpu.cfs_quota_us": "200000", "cpu,cpuacct/cpu.cfs_period_us": "100000"}, 2),  # as a container sees it
+    (V1, {"cpu,cpuacct/pod/job/cpu.cfs_quota_us": "-1", "cpu,cpuacct/pod/job/cpu.cfs_period_us": "100000"}, 8),
+    (V1, {"cpu,cpuacct/pod/job/cpu.cfs_quota_us": "100000", "cpu,cpuacct/pod/job/cpu.cfs_period_us": "0"}, 8),
+    (V1, {"cpuset/pod/cpu.cfs_quota_us": "100000", "cpuset/pod/cpu.cfs_period_us": "100000"}, 8),
+    ("", {}, 8),
+    ("rubbish", {"cpu.max": "300000 100000"}, 3),
+    ("0::/\n", {"cpu.max": ""}, 8),
+    ("0::/\n", {"cpu.max": "many 100000"}, 8),
+    ("0::/\n", {"cpu.max": f"{10**400} 1"}, 8),
+    ("0::/\n", {}, 8),
+])  # fmt: skip
+def test_the_quota_of_a_container_counts(eight_cores, own, files, cores):
+    eight_cores(own, files)
+    assert cores_available() == cores
+
+
+def test_files_of_control_groups_that_cannot_be_read_are_none(eight_cores, monkeypatch):
+    eight_cores("0::/\n", {"cpu.max": "300000 100000"})
+    (workers.CGROUPS / "cpu.max").write_bytes(b"\xff\xfe")
+    assert cores_available() == 8
+    workers.OWN_CGROUPS.unlink()
+    assert cores_available() == 8
+
+    def forbidden(path, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", forbidden)
+    assert cores_available() == 8
+
+
+@pytest.mark.parametrize(("value", "cores"), [
+    ("3", 3), ("4,2", 4), (" 2 ", 2), ("1", 1), ("99", 8), ("0", 8), ("-2", 8), ("", 8), (",2", 8), ("all", 8), ("nan", 8),
+])  # fmt: skip
+def test_omp_num_threads_counts(eight_cores, monkeypatch, value, cores):
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    assert cores_available() == cores
+    eight_cores("0::/\n", {"cpu.max": "200000 100000"})
+    assert cores_available() == min(cores, 2)
+
+
+def test_a_system_that_knows_no_cores_has_one(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert cores_available() == 1

@@ -1,12 +1,11 @@
 """The command `npvae`: its options and its exit status. Errors are one line on stderr."""
 
 import argparse
-import os
 import sys
 import warnings
 
 from npvae import models
-from npvae.app import commands, settings
+from npvae.app import commands, settings, terminal
 from npvae.core import options
 from npvae.core.checks import NpvaeWarning
 
@@ -19,27 +18,35 @@ examples:
   npvae train
   npvae train --data mnist --latent 20 --hidden 400 --epochs 20
   npvae train --data spectra.npy --likelihood gaussian --sigma 0.05
+  npvae train --data counts.npy --likelihood gaussian --scale standardise
   npvae train --resume --out runs/ising --epochs 60
   npvae train --model my_model.py --data spectra.npy"""
 
 
 def main(argv=None):
     """Run the command; returns the exit status."""
-    try:
-        args = build_parser(sys.argv[1:] if argv is None else list(argv)).parse_args(argv)
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", NpvaeWarning)
-            warnings.showwarning = lambda message, *_: print(f"npvae: warning: {message}", file=sys.stderr)
-            return args.run(args)
-    except KeyboardInterrupt:
-        return fail("interrupted", 130)
-    except MemoryError:
-        return fail("not enough memory for this size of data and model")
-    except BrokenPipeError:  # the reader of our output has left: nothing to say, and nobody to say it to
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except (ValueError, OSError, FloatingPointError) as error:
-        return fail(" ".join(str(error).split()))
+    with terminal.usable():
+        try:
+            status = run(sys.argv[1:] if argv is None else list(argv))
+            sys.stdout.flush()  # what cannot be written is an error of this command
+            return status
+        except KeyboardInterrupt:
+            return fail("interrupted", 130)
+        except MemoryError:
+            return fail("not enough memory for this size of data and model")
+        except BrokenPipeError:  # the reader of our output has left: nothing to say, and nobody to say it to
+            return 1
+        except (ValueError, OSError, FloatingPointError) as error:
+            return fail(" ".join(str(error).split()))
+
+
+def run(argv):
+    """Parse the options and do what they ask; warnings become lines on stderr."""
+    args = build_parser(argv).parse_args(argv)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", NpvaeWarning)
+        warnings.showwarning = lambda message, *_: print(f"npvae: warning: {message}", file=sys.stderr)
+        return args.run(args)
 
 
 def fail(message, status=1):
@@ -90,7 +97,7 @@ def _kind_of(argv):
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--model", nargs="?")
     finder.add_argument("rest", nargs="*")
-    return settings.model_class(finder.parse_known_args(list(argv[1:]))[0].model or "vae")
+    return settings.model_class(options.path(finder.parse_known_args(list(argv[1:]))[0].model or "vae"))
 
 
 def _add_train(subparsers, kind):
@@ -103,18 +110,20 @@ def _add_train(subparsers, kind):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     group = parser.add_argument_group("data and run")
-    group.add_argument("--model", metavar="M", help=f"{ours}, or FILE.py with a model of your own (default: vae); its "
-                       "options are listed by: npvae train --model M --help")  # fmt: skip
+    group.add_argument("--model", metavar="M", type=options.path, help=f"{ours}, or FILE.py with a model of your own "
+                       "(default: vae); its options are listed by: npvae train --model M --help")  # fmt: skip
     defaults = settings.defaults(kind)
     _add_options(group, settings.RUN, defaults)
-    group.add_argument("--data-dir", metavar="DIR", help="folder of the MNIST files or of DATA; without it, MNIST is "
-                       "downloaded once")  # fmt: skip
-    group.add_argument("--out", metavar="RUN", help="run folder, new or empty (default: the first free of runs/DATA, "
-                       "runs/DATA-2, ...)")  # fmt: skip
+    group.add_argument("--data-dir", metavar="DIR", type=options.path, help="folder of the MNIST files or of DATA; without "
+                       "it, MNIST is downloaded once")  # fmt: skip
+    group.add_argument("--out", metavar="RUN", type=options.path, help="run folder, new or empty (default: the "
+                       "first free of runs/DATA, runs/DATA-2, ...)")  # fmt: skip
     group.add_argument("--workers", metavar="N", type=argument_type(options.integer(1)), help="threads that share each batch "
                        "(default: one for small models, else the cores available)")  # fmt: skip
-    group.add_argument("--resume", action="store_true", help="continue the run in --out; of the other options only --epochs, "
-                       "--workers and --model may be given")  # fmt: skip
+    group.add_argument("--resume", action="store_true", help="continue the run in --out with its own settings, or begin it if "
+                       "the folder is empty or not there, so that one command line starts and restarts a job. --epochs, "
+                       "--workers and --data-dir (data that have moved) may be new, other options only as they are in "
+                       "RUN/config.json")  # fmt: skip
     _add_options(parser.add_argument_group(f"model ({kind.__name__})"), settings.model_options(kind), defaults)
     if settings.training_options(kind):
         _add_options(parser.add_argument_group("what is minimised"), settings.training_options(kind), defaults)
@@ -139,10 +148,17 @@ def _add_options(group, table, defaults):
 
 def _add_run(parser, optional=False):
     """The run folder that a command reads, and where its model's code is."""
-    parser.add_argument("run_folder", metavar="RUN", nargs="?" if optional else None, help="the folder that npvae train left"
+    parser.add_argument("run_folder", metavar="RUN", nargs="?" if optional else None, type=options.path,
+                        help="the folder that npvae train left"
                         + (", whose model to check in place of npvae's small examples" if optional else ""))  # fmt: skip
-    parser.add_argument("--model", metavar="FILE.py", help="the code of the run's model, where it is not one of npvae's"
+    parser.add_argument("--model", metavar="FILE.py", type=options.path,
+                        help="the code of the run's model, where it is not one of npvae's"
                         + ("; without RUN: check the examples of this model" if optional else ""))  # fmt: skip
+
+
+def _add_data_dir(parser):
+    parser.add_argument("--data-dir", metavar="DIR", type=options.path, help="where the data of RUN are, if they "
+                        "moved since the training")  # fmt: skip
 
 
 def _add_evaluate(subparsers):
@@ -154,9 +170,9 @@ def _add_evaluate(subparsers):
         "dimension. Nats are means per datum; grey images are binarised once.",
     )
     _add_run(parser)
+    _add_data_dir(parser)
     parser.add_argument("--samples", type=argument_type(options.integer(1)), default=100, metavar="K",
                         help="importance samples per datum (default: 100)")  # fmt: skip
-    parser.add_argument("--data-dir", metavar="DIR", help="where the data are, if they moved since the training")
     parser.add_argument("--seed", type=argument_type(options.integer(0)), default=0, metavar="S",
                         help="of binarisation and noise (default: 0)")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
@@ -173,8 +189,8 @@ def _add_sample(subparsers):
     _add_run(parser)
     parser.add_argument("--count", type=argument_type(options.integer(1)), default=64, metavar="N",
                         help="how many (default: 64)")  # fmt: skip
-    parser.add_argument("--out", metavar="PNG", help="the new picture to write (default: the first free of RUN/draws.png, "
-                        "RUN/draws-2.png, ...)")  # fmt: skip
+    parser.add_argument("--out", metavar="PNG", type=options.path, help="the new picture to write (default: the "
+                        "first free of RUN/draws.png, RUN/draws-2.png, ...)")  # fmt: skip
     parser.add_argument("--seed", type=argument_type(options.integer(0)), default=0, metavar="S",
                         help="of the draws (default: 0)")  # fmt: skip
     parser.set_defaults(run=commands.sample)
@@ -189,5 +205,6 @@ def _add_gradcheck(subparsers):
         "every backward pass (linear, pure, zero for zero). Exit status 1 if anything fails.",
     )
     _add_run(parser, optional=True)
+    _add_data_dir(parser)
     parser.add_argument("--json", action="store_true", help="print every report as JSON instead of the table")
     parser.set_defaults(run=commands.gradcheck)

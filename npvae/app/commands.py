@@ -3,48 +3,85 @@
 import json
 import math
 import time
+import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from npvae.app import arguments as told
 from npvae.app import report, run_folder, settings
 from npvae.app.interruption import Interruption
+from npvae.app.pictures import draw_pictures, save_picture
+from npvae.core.checks import NpvaeWarning
 from npvae.training import checkpoint
+from npvae.training.state import plain
 
 SECONDS_BETWEEN_SAVES = 60  # within an epoch
 
 
 def train(args):
     """`npvae train`."""
-    from npvae import data
     from npvae.data.rows import Rows
 
-    kind, arguments = _resumed_arguments(args) if args.resume else _new_arguments(args)
-    dataset = data.load(arguments["data"], arguments["data_dir"], progress=True)
+    resumed = args.resume and has_begun(args)
+    kind, arguments, config = told.of_resumed_run(args) if resumed else (*told.of_new_run(args), None)
+    dataset = load_data(arguments)
+    if resumed and (change := run_folder.data_have_changed(args.out, config, dataset)):
+        raise ValueError(f"{change}. Give the run its data back (--data-dir DIR if they have moved), or begin another run")
     print(f"data      {dataset.description}")
     model, state = settings.new_model(kind, arguments, dataset.x_train.shape[1]), None
+    settings.check_scale(model, arguments)
     step_settings = settings.step_settings(kind, arguments, math.ceil(len(dataset.x_train) / arguments["batch_size"]))
     settings.check_step_settings(model, step_settings)
     rows = Rows.of(model, dataset.x_train, "training data"), Rows.of(model, dataset.x_val, "validation data")
-    folder = Path(args.out) if args.resume else run_folder.new_folder(args.out, _default_name(arguments, kind))
+    folder = Path(args.out) if resumed else run_folder.new_folder(args.out, _default_name(arguments, kind))
     with run_folder.exclusive(folder):
-        if args.resume:
-            for change in run_folder.changes_since(run_folder.read_config(folder)):
-                print(f"note      {change}: the last bits may not be those of a run without the break")
-        if args.resume and checkpoint.has_progress(folder):  # else it was stopped before its first save, and begins again
+        if not resumed:
+            run_folder.check_unused(folder)  # nobody has begun a run there since we looked
+        if resumed and checkpoint.has_progress(folder):  # else it was stopped before its first save, and begins again
             model, state = checkpoint.load_progress(folder, kind)
         else:
             _start(model, kind, arguments, rows[0])
+        if resumed:
+            print_notes(config, arguments, len(rows[0]), state)
         print(f"model     {report.name_of(model)}\nrun       {folder}\n")
-        run_folder.write_config(folder, arguments, model, dataset.image_shape)
+        run_folder.write_config(folder, arguments, model, dataset)
         run = Run(folder, model, arguments)
         history = run.fit(rows, step_settings, state)
         if run.interruption.signal:
             return 128 + run.interruption.signal
+        run.check_saved()
         pictures = draw_pictures(folder, model, rows[1], dataset, history)
         print(report.training_report(folder, model, arguments, history, pictures))
     return 0
+
+
+def has_begun(args):
+    """Whether there is a run to go on with where --out says; ValueError without --out."""
+    if args.out is None:
+        raise ValueError("--resume needs --out RUN, the run folder to continue")
+    return not run_folder.is_unused(Path(args.out))
+
+
+def print_notes(config, arguments, n_rows, state):
+    """Say what is not as it was when the run was begun: the machine, and a learning rate whose schedule ends at --epochs."""
+    for change in run_folder.changes_since(config):
+        print(f"note      {change}: the last bits may not be those of a run without the break")
+    if state is not None:
+        before, now = (settings.learning_rate_at(a, n_rows, state.optimizer["t"]) for a in (config["arguments"], arguments))
+        if before != now:
+            print(f"note      the learning rate goes on at {now:.3g}, not at {before:.3g}: its schedule goes over "
+                  f"{arguments['epochs']} epochs now, not {config['arguments']['epochs']}")  # fmt: skip
+
+
+def load_data(arguments):
+    """The data of a run."""
+    from npvae import data
+
+    return data.load(arguments["data"], arguments["data_dir"], progress=True, scale=arguments["scale"],
+                     image_shape=settings.image_shape(arguments))  # fmt: skip
 
 
 def _default_name(arguments, kind):
@@ -69,7 +106,7 @@ class Run:
         self.folder, self.model, self.arguments = folder, model, arguments
         self.about = {"arguments": arguments, "environment": run_folder.environment()}
         self.interruption = Interruption()
-        self.saved, self.latest = time.monotonic(), None
+        self.saved, self.is_saved, self.latest = time.monotonic(), True, None
 
     def fit(self, rows, step_settings, state):
         """Train on (training rows, validation rows); returns the History. If interrupted, save and say how to continue."""
@@ -82,15 +119,23 @@ class Run:
         with self.interruption:
             history = fit(self.model, train_rows, val_rows, optimizer=optimizer, on_epoch=self.save, on_step=self.on_step,
                           resume=state, **{name: arguments[name] for name in names}, **step_settings)  # fmt: skip
-            if self.interruption.signal:
+            if self.interruption.signal and self.latest is not None:
                 self.end_early(self.latest)
         return history
 
     def save(self, state):
-        """Save the run unless its last step or epoch may be spoilt."""
-        if checkpoint.is_sound(state):
+        """Save the run unless it is spoilt: what was saved before is worth more then."""
+        self.is_saved = checkpoint.is_sound(state)
+        if self.is_saved:
             checkpoint.save_progress(self.folder, self.model, state, **self.about)
             self.saved = time.monotonic()
+
+    def check_saved(self):
+        """FloatingPointError if the end of the training was not saved."""
+        if not self.is_saved:
+            kept = "keeps the checkpoint before them" if checkpoint.has_progress(self.folder) else "holds no model"
+            raise FloatingPointError("training has ended with parameters that give nothing finite. They are not saved, and "
+                                     f"{self.folder} {kept}; a lower --learning-rate or another --scale may help")  # fmt: skip
 
     def on_step(self, state):
         """Save once a minute; True to stop, where somebody asked for it."""
@@ -102,52 +147,32 @@ class Run:
 
     def end_early(self, state):
         """Save after an interruption, and say how to continue."""
-        checkpoint.save_progress(self.folder, self.model, state, **self.about)
-        model = settings.model_option(self.arguments)
-        print(f"\nstopped after step {state.step}, in epoch {state.epoch + 1} of {self.arguments['epochs']}; nothing is lost. "
+        try:
+            checkpoint.save_progress(self.folder, self.model, state, **self.about)
+            lost = "nothing is lost"
+        except ValueError:  # for parameters that are not finite
+            lost = "its parameters are not finite and not saved"
+        model, epochs = settings.model_option(self.arguments), self.arguments["epochs"]
+        print(f"\nstopped after step {state.step}, in epoch {min(state.epoch + 1, epochs)} of {epochs}; {lost}. "
               f"Continue with:\n    npvae train --resume --out {self.folder}{model}")  # fmt: skip
-
-
-def _new_arguments(args):
-    """The model's class and the defaults with what was given in their place, paths absolute so that any folder can evaluate the
-    run."""
-    defaults = settings.defaults(args.kind)
-    given = {name: getattr(args, name) for name in defaults if getattr(args, name) is not None}
-    data_dir = None if args.data_dir is None else str(Path(args.data_dir).resolve())
-    model = settings.recorded_name(args.model or "vae", args.kind)
-    arguments = {**defaults, **given, "data_dir": data_dir, "workers": args.workers, "model": model}
-    if Path(arguments["data"]).suffix and data_dir is None:
-        arguments["data"] = str(Path(arguments["data"]).resolve())
-    return args.kind, arguments
-
-
-def _resumed_arguments(args):
-    """The model's class and the arguments of the run that --out names, with the new number of epochs if one is given."""
-    if args.out is None:
-        raise ValueError("--resume needs --out RUN, the run folder to continue")
-    kind, arguments, _ = _config(args.out, args.model)
-    given = [name for name in [*settings.defaults(kind), "data_dir"]
-             if name != "epochs" and getattr(args, name, None) is not None]  # fmt: skip
-    if given:
-        options = ", ".join("--" + name.replace("_", "-") for name in given)
-        raise ValueError(f"--resume takes the settings of {args.out}/config.json; leave out {options}")
-    changes = {name: getattr(args, name) for name in ("epochs", "workers") if getattr(args, name) is not None}
-    return kind, {**arguments, **changes}
-
-
-def _config(folder, model=None):
-    """The model's class, the checked arguments and the config of a run folder. model: --model, for a class not of npvae."""
-    config = run_folder.read_config(folder)
-    kind = settings.model_class_of_run(folder, config["arguments"]["model"], config["model"]["class"], model)
-    arguments = run_folder.checked_arguments(folder, config["arguments"], settings.all_options(kind))
-    return kind, arguments, config
 
 
 def _trained_model(args):
     """The model that a run's training ends with (where it may stop early, that of the best epoch), its arguments and config."""
-    kind, arguments, config = _config(args.run_folder, args.model)
+    kind, arguments, config = told.of_run(args.run_folder, args.model)
     best = arguments["early_stopping"] is not None
     return checkpoint.load_model(args.run_folder, best, kind), arguments, config
+
+
+def _data_of_run(args, arguments, config):
+    """The data of a run, in --data-dir if that is given; a warning if they are not those that it was trained on."""
+    if args.data_dir is not None:
+        arguments = {**arguments, "data_dir": args.data_dir}
+    dataset = load_data(arguments)
+    change = run_folder.data_have_changed(args.run_folder, config, dataset)
+    if change:
+        warnings.warn(change, NpvaeWarning, stacklevel=2)
+    return dataset
 
 
 def _validation_rows(model, dataset, seed):
@@ -158,31 +183,19 @@ def _validation_rows(model, dataset, seed):
     return rows.batch(np.arange(len(rows)), np.random.default_rng(seed))
 
 
-def draw_pictures(folder, model, val_rows, dataset, history):
-    """Write the run's pictures; returns a dict of file name -> what it shows."""
-    from npvae.app import plots  # Matplotlib takes half a second to load
-
-    pictures = [("loss.png", "the history of training", plots.history(history, model))]
-    if hasattr(model, "pictures"):
-        batch = val_rows.batch(np.arange(len(val_rows)), np.random.default_rng(0))
-        pictures += model.pictures(plots, *batch, dataset)
-    for name, _, figure in pictures:
-        plots.save(figure, folder / name)
-    return {name: description for name, description, _ in pictures}
-
-
 def evaluate(args):
     """`npvae evaluate`."""
-    from npvae import data
+    from npvae.training.step import validation_settings
 
-    model, arguments, _ = _trained_model(args)
-    dataset = data.load(arguments["data"], arguments["data_dir"] if args.data_dir is None else args.data_dir, progress=True)
+    model, arguments, config = _trained_model(args)
+    dataset = _data_of_run(args, arguments, config)
     batch = _validation_rows(model, dataset, args.seed)
-    measures = list(measures_of(model, batch, args))
+    final_settings = settings.final_step_settings(type(model), arguments, len(dataset.x_train))
+    measures = list(measures_of(model, batch, args, validation_settings(model, final_settings)))
     if args.json:
         values = {measure.name: measure.value for measure in measures}
         units = {measure.name: measure.unit for measure in measures if measure.unit}
-        print(json.dumps({"run": str(args.run_folder), "rows": len(batch[0]), **values, "units": units}, indent=2))
+        print_json({"run": str(args.run_folder), "rows": len(batch[0]), **values, "units": units})
         return 0
     print(f"run       {args.run_folder}, {report.name_of(model)}\ndata      {dataset.description}")
     print(f"          measured on {len(batch[0]):,} validation rows; means per datum\n")
@@ -190,30 +203,34 @@ def evaluate(args):
     return 0
 
 
-def measures_of(model, batch, args):
-    """Measures: what the model says of itself, or where it says nothing its Terms, with settings as they are by default."""
+def print_json(values):
+    """Print a dict as JSON, which is ASCII and has null for what is not finite."""
+    print(json.dumps(plain(values), indent=2, allow_nan=False))
+
+
+def measures_of(model, batch, args, final_settings):
+    """Measures: what the model says of itself, or where it says nothing its Terms, with the settings at the end of training."""
     from npvae.models.protocol import Measure
 
     if hasattr(model, "measure"):
         return model.measure(*batch, n_samples=args.samples, seed=args.seed, progress=True)
-    noise = model.draw(np.random.default_rng(args.seed), *batch)
-    terms, _ = model.forward(*batch, noise)
+    noise = model.draw(np.random.default_rng(args.seed), *batch, **final_settings)
+    terms, _ = model.forward(*batch, noise, **final_settings)
     return [Measure(name, value, getattr(model, "units", "per datum")) for name, value in terms._asdict().items()]
 
 
 def sample(args):
     """`npvae sample`."""
     from npvae.app import plots
+    from npvae.data import Scaling
 
     model, _, config = _trained_model(args)
-    path = run_folder.free_path(Path(args.run_folder) / "draws.png") if args.out is None else Path(args.out)
     if not hasattr(model, "sample"):
         raise ValueError(f"a model of class {type(model).__name__} has no method sample")
-    if path.suffix.lower() != ".png":
-        raise ValueError(f"--out must name a .png file; got {args.out}")
-    if path.exists():
-        raise FileExistsError(f"{path} exists already; name another file with --out")
-    plots.save(plots.samples(model.sample(args.count, args.seed), config["image_shape"], plots.samples_title(model)), path)
+    drawn, scaling = model.sample(args.count, args.seed), Scaling.from_json(config["scaling"])
+    drawn = drawn if scaling is None else scaling.undo(drawn)
+    path = run_folder.new_picture(args.out, Path(args.run_folder))
+    save_picture(path, partial(plots.samples, drawn, config["image_shape"], plots.samples_title(model)))
     print(f"{path}: {report.counted(args.count, 'draw')} of {report.name_of(model)}")
     return 0
 
@@ -233,7 +250,7 @@ def gradcheck(args):
     failed = [outcome for outcome in outcomes if not outcome.report.passed]
     if args.json:
         reports = [{**o.report.as_dict(), "case": o.case, "check": o.check} for o in outcomes]
-        print(json.dumps({"passed": not failed, "reports": reports}, indent=2))
+        print_json({"passed": not failed, "reports": reports})
         return 1 if failed else 0
     for outcome in failed:
         print(f"{outcome.case}: {outcome.report}\n")
@@ -260,18 +277,20 @@ def _gradient_cases(args):
 
 
 def run_case(args):
-    """The model of a run in float64, with validation rows and noise, as a case for the checks."""
-    from npvae import data
+    """The model of a run in float64, with validation rows, noise and the settings that training ended with, as a case for the
+    checks."""
     from npvae.checking.cases import ModelCase
 
-    model, arguments, _ = _trained_model(args)
+    model, arguments, config = _trained_model(args)
     if not hasattr(model, "copy"):
         raise ValueError(f"a model of class {type(model).__name__} has no method copy(dtype=...), which the checks need")
-    dataset = data.load(arguments["data"], arguments["data_dir"], progress=True)
+    dataset = _data_of_run(args, arguments, config)
     rng = np.random.default_rng(0)
     rows = np.sort(rng.choice(len(dataset.x_val), min(32, len(dataset.x_val)), replace=False))
     model = model.copy(dtype="float64")
     batch = _validation_rows(model, dataset._replace(x_val=dataset.x_val[rows]), 0)
     half = max(1, len(rows) // 2)
     others, batch = tuple(array[:half] for array in batch), tuple(array[-half:] for array in batch)
-    return ModelCase(f"{args.run_folder}, {report.name_of(model)}", model, batch, model.draw(rng, *batch), {}, others)
+    final = settings.final_step_settings(type(model), arguments, len(dataset.x_train))
+    name = f"{args.run_folder}, {report.name_of(model)}"
+    return ModelCase(name, model, batch, model.draw(rng, *batch, **final), final, others)

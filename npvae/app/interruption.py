@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM during training: the step is finished and the run saved."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -25,4 +26,7 @@ class Interruption:
         if self.signal:
             os._exit(128 + number)
         self.signal = number
-        print("\nfinishing the step, then saving; interrupt again to end at once, without saving", file=sys.stderr, flush=True)
+        text = "\nfinishing the step, then saving; interrupt again to end at once, without saving"
+        # Ctrl-C also ends what reads our output (tee), and may come while stderr is being written to: saving is worth more.
+        with contextlib.suppress(OSError, RuntimeError):
+            print(text, file=sys.stderr, flush=True)

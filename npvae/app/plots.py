@@ -1,25 +1,54 @@
-"""Every picture. Each function returns a matplotlib Figure, made without pyplot, so nothing global is touched; `save` writes
-it. Shapes: n rows, D data, L latent."""
+"""Every picture. Each function returns a matplotlib Figure, made without pyplot; `save` writes it, and `own_settings` keeps the
+user's settings of Matplotlib out of it. Shapes: n rows, D data, L latent."""
 
+import contextlib
 import math
+import os
+import sys
+from functools import partial
+from threading import RLock
 
 import numpy as np
-from matplotlib import colormaps
+
+try:  # a backend that is not installed would end the import, and nothing here draws on a screen
+    chosen = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
+    import matplotlib
+finally:
+    os.environ |= {"MPLBACKEND": chosen} if chosen else {}
+from matplotlib import colormaps, style
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 from scipy.special import ndtri
+
+from npvae.core.files import replace_file
+
+if chosen:
+    with contextlib.suppress(ValueError):
+        matplotlib.rcParams["backend"] = chosen  # what it would be without us
 
 TRAIN, VAL = "#4477aa", "#ee6677"
 FRAME = "#a9bcd0"  # around and between images
 GREY = colormaps["gray"].with_extremes(bad=FRAME)
 MAX_LEGEND_LABELS = 10  # more distinct labels than this get a colour bar
 MAX_POINTS = 5000  # in a scatter plot
+LONGEST = 12  # times the other side, of an image that is shown with square pixels
 N_RECONSTRUCTIONS, N_SAMPLES = 12, 64
+SETTINGS = RLock()  # held while they are changed
+
+
+@contextlib.contextmanager
+def own_settings():
+    """Within the block Matplotlib has the settings that it comes with, and the user's afterwards. With those, figures may need
+    LaTeX that is not there, or show images upside down. They are the process's, so one thread at a time is in such a block."""
+    with SETTINGS, style.context("default"):
+        yield
 
 
 def save(figure, path, dpi=150):
-    """Write the figure as PNG."""
-    figure.savefig(path, dpi=dpi, bbox_inches="tight")
+    """Write a figure, or what a function makes, as PNG, with `own_settings`: a function's figure is made with them, too."""
+    with own_settings():
+        figure = figure() if callable(figure) else figure
+        replace_file(path, lambda file: figure.savefig(file, format="png", dpi=dpi, bbox_inches="tight"))
 
 
 def history(history, model):
@@ -39,7 +68,8 @@ def history(history, model):
             axes.xaxis.set_major_formatter(ScalarFormatter())
             axes.xaxis.set_minor_locator(NullLocator())
         else:
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.set_xlim(0.5, len(history) + 0.5)  # else a single epoch has ticks at fractions of it
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return figure
@@ -130,15 +160,17 @@ def density(model, x, limits=None, n=200):
     return figure
 
 
-def decoded_grid(model, image_shape, n=15):
+def decoded_grid(model, image_shape, n=15, in_own_units=np.asarray):
     """E[x|z] over the plane of two latent dimensions, at n × n equal steps of the prior's cumulative probability.
 
     Each image stands for the same share of the prior: z = Φ⁻¹(u) for u = 1/2n, 3/2n, ... Kingma & Welling 2013, figure 4.
+    in_own_units: from the model's units to those that are shown.
     """
     z_values = ndtri((np.arange(n) + 0.5) / n)
     z1, z2 = np.meshgrid(z_values, z_values[::-1])  # z2 grows upwards
-    x_mean = model.decode(np.column_stack([z1.ravel(), z2.ravel()]))  # (n², 2) -> (n², D)
-    figure = Figure(figsize=(6.5, 6.5 * image_shape[0] / image_shape[1] + 0.4), layout="constrained")
+    x_mean = in_own_units(model.decode(np.column_stack([z1.ravel(), z2.ravel()])))  # (n², 2) -> (n², D)
+    height = 6.5 * np.clip(image_shape[0] / image_shape[1], 1 / 3, 3)  # also of images of a single row or column
+    figure = Figure(figsize=(6.5, height + 0.4), layout="constrained")
     axes = figure.subplots()
     show_image(axes, tile(x_mean, image_shape, n, gap=0), *grey_range(x_mean))
     ticks = [0, (n - 1) // 2, n - 1]
@@ -150,21 +182,30 @@ def decoded_grid(model, image_shape, n=15):
 
 def latent_variable_pictures(model, x, dataset, kl=None):
     """What a model with encode, reconstruct and sample shows of itself on the rows x (n, D) of a dataset: (file name, what it
-    shows, Figure) each. kl (L,): the mean KL of each latent dimension, where it has one."""
+    shows, a function that makes the Figure) each. kl (L,): the mean KL of each latent dimension, where it has one."""
     shown = np.linspace(0, len(x) - 1, min(N_RECONSTRUCTIONS, len(x))).astype(int)
     labels = None if dataset.labels_val is None else dataset.labels_val[shown]
-    images = reconstructions(x[shown], model.reconstruct(x[shown]), dataset.image_shape, labels, dataset.label_name)
-    encoded = model.encode(x)
-    mu, axis = (encoded[0], "posterior mean of") if isinstance(encoded, tuple) else (encoded, "code")
-    plane = latent_plane(mu, dataset.labels_val, dataset.label_name, kl, axis)
+    image_shape, in_own_units = dataset.image_shape, dataset.in_own_units
+
+    def images():
+        pairs = in_own_units(x[shown]), in_own_units(model.reconstruct(x[shown]))
+        return reconstructions(*pairs, image_shape, labels, dataset.label_name)
+
+    def draws():
+        return samples(in_own_units(model.sample(N_SAMPLES, 0)), image_shape, samples_title(model))
+
+    def plane():
+        encoded = model.encode(x)
+        mu, axis = (encoded[0], "posterior mean of") if isinstance(encoded, tuple) else (encoded, "code")
+        return latent_plane(mu, dataset.labels_val, dataset.label_name, kl, axis)
+
     pictures = [("reconstructions.png", "validation rows over their reconstructions", images)]
     if hasattr(model, "sample"):
-        drawn = samples(model.sample(N_SAMPLES, 0), dataset.image_shape, samples_title(model))
-        pictures.append(("samples.png", "draws from the model", drawn))
+        pictures.append(("samples.png", "draws from the model", draws))
     coloured = "" if labels is None else f", by {dataset.label_name}"
     pictures.append(("latent.png", f"validation rows in the latent plane{coloured}", plane))
-    if hasattr(model, "sample") and model.n_latent == 2 and dataset.image_shape is not None:
-        grid = decoded_grid(model, dataset.image_shape)
+    if hasattr(model, "sample") and model.n_latent == 2 and image_shape is not None:
+        grid = partial(decoded_grid, model, image_shape, in_own_units=in_own_units)
         pictures.append(("grid.png", "what each point of the latent plane means", grid))
     return pictures
 
@@ -226,8 +267,10 @@ def tile(images, image_shape, columns, gap=1):
 
 
 def show_image(axes, image, low, high):
-    """A grey image in a thin frame, so that white ones show on white paper."""
-    axes.imshow(image, cmap=GREY, vmin=low, vmax=high, interpolation="nearest")
+    """A grey image in a thin frame, so that white ones show on white paper, its first row at the top. Its pixels are square,
+    unless it is so long that nothing of it would be seen."""
+    aspect = "equal" if 1 / LONGEST <= image.shape[0] / image.shape[1] <= LONGEST else "auto"
+    axes.imshow(image, cmap=GREY, vmin=low, vmax=high, interpolation="nearest", origin="upper", aspect=aspect)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_color(FRAME)
 

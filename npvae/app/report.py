@@ -1,27 +1,36 @@
 """What the commands print about a run: how its training ended, and the numbers of its evaluation."""
 
+import math
+from pathlib import Path
+
 from npvae.app.settings import model_option
 from npvae.training.state import terms_line
+
+FILES = {
+    "config.json": "everything needed to repeat the run",
+    "metrics.jsonl": "the numbers above, one line per epoch",
+    "checkpoint.npz": "the model and the state of its training",
+    "checkpoint.previous.npz": "the one before, in case that one is damaged",
+    "best.npz": "the model of lowest validation loss",
+}
 
 
 def training_report(folder, model, arguments, history, pictures):
     """What a run reached, what lies in its folder, and what to do next. pictures: file name -> what it shows."""
-    last = history.rows[-1]
+    last, skipped = history.rows[-1], sum(row["skipped"] for row in history.rows)
     terms = {name.removeprefix("val_"): value for name, value in last.items() if name.startswith("val_")}
-    files = {
-        "config.json": "everything needed to repeat the run",
-        "metrics.jsonl": "the numbers above, one line per epoch",
-        "checkpoint.npz": "the model and the state of its training",
-        "checkpoint.previous.npz": "the one before, in case that one is damaged",
-        "best.npz": "the model of lowest validation loss",
-        **pictures,
-    }
+    files = {name: description for name, description in FILES.items() if (Path(folder) / name).exists()} | pictures
+    next_step = f"next: npvae evaluate {folder}{model_option(arguments)}"
+    if terms["loss"] is None or not math.isfinite(terms["loss"]):
+        next_step = ("the validation loss is not finite, and npvae evaluate would find the same: look at the validation rows "
+                     "that the warning names, or at the scale of the data (--scale)")  # fmt: skip
     return "\n".join([
         f"\nafter {counted(last['epoch'], 'epoch')}, {last['seconds']:.0f} s: validation {terms_line(terms)} "
         f"{getattr(model, 'units', '')}".rstrip(),
+        *([f"{skipped} of {counted(last['step'], 'step')} left out, whose loss or gradient was not finite"] if skipped else []),
         f"\n{folder}/",
         *(f"    {name:24} {description}" for name, description in files.items()),
-        f"\nnext: npvae evaluate {folder}{model_option(arguments)}",
+        f"\n{next_step}",
     ])  # fmt: skip
 
 
@@ -46,9 +55,9 @@ def measure_lines(measure):
         parts = [measure._replace(name=f"{label}, {key}", value=number) for key, number in value.items()]
         return [line for part in parts for line in measure_lines(part)]
     if isinstance(value, list):
-        widest = max(value)
+        widest = max(filter(math.isfinite, value), default=0)
         ordered = sorted(enumerate(value, 1), key=lambda item: -item[1])
-        bars = ["█" * round(40 * number / widest) if widest > 0 else "" for _, number in ordered]
+        bars = ["█" * round(40 * number / widest) if widest > 0 and math.isfinite(number) else "" for _, number in ordered]
         lines = [f"    z_{i:<4} {number:8.4f}  {bar}".rstrip() for (i, number), bar in zip(ordered, bars)]
         return [f"\n{label}, {unit}", *lines]
     if not unit:

@@ -7,51 +7,100 @@ and what `npvae.training.checkpoint` writes: checkpoints and metrics.
 """
 
 import contextlib
+import errno
 import json
 import os
 import platform
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 
 import threadpoolctl
 
 from npvae.core import checks, files
+from npvae.core.checks import NpvaeWarning
+from npvae.data import Scaling
+
+HELD = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)  # what a lock that somebody holds is answered with
 
 
 def new_folder(path=None, default="run"):
-    """Make the folder of a new run; without a path, the first free of runs/<default>, runs/<default>-2, ...
+    """Make the folder of a new run; without a path, the first of runs/<default>, runs/<default>-2, ... that this makes.
 
     FileExistsError if it holds anything already: nothing is ever written over.
     """
-    folder = free_path(Path("runs") / default) if path is None else Path(path)
-    if folder.is_dir() and any(folder.iterdir()):
-        raise FileExistsError(f"run folder {folder} is already in use: name another with --out, or continue it with --resume")
+    wanted = Path("runs") / default if path is None else Path(path)
+    if path is not None:
+        check_unused(wanted)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        if path is None:
+            return first_made(wanted, Path.mkdir)
+        wanted.mkdir(exist_ok=True)
     except OSError as error:
-        raise type(error)(f"run folder {folder} cannot be made: {error.strerror}") from None
-    return folder
+        raise type(error)(f"run folder {wanted} cannot be made: {error.strerror}") from None
+    return wanted
 
 
-def free_path(path):
-    """`path`, or the first of path-2, path-3, ... that does not exist."""
+def new_picture(path, folder):
+    """Make the empty file of a new picture; without a path, the first of draws.png, draws-2.png, ... in a run folder that this
+    makes. FileExistsError if it is there already."""
+    if path is None:
+        return first_made(folder / "draws.png", lambda file: file.touch(exist_ok=False))
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"--out must name a .png file; got {path}")
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        raise FileExistsError(f"{path} exists already; name another file with --out") from None
+    return path
+
+
+def is_unused(folder):
+    """Whether a folder is not there or holds nothing, but for hidden files: the lock, what a killed program was writing."""
+    return not folder.is_dir() or all(path.name.startswith(".") for path in folder.iterdir())
+
+
+def check_unused(folder):
+    """FileExistsError for the folder of another run."""
+    if not is_unused(folder):
+        raise FileExistsError(f"run folder {folder} is already in use: name another with --out, or continue it with --resume")
+
+
+def first_made(path, make):
+    """`path`, or path-2, path-3, ...: the first for which make(path) raises no FileExistsError. Programs that do this at the
+    same time get one each, for the system makes a file or folder only once."""
     candidate, i = path, 1
-    while candidate.exists():
-        i += 1
-        candidate = path.with_name(f"{path.stem}-{i}{path.suffix}")
-    return candidate
+    while True:
+        try:
+            make(candidate)
+            return candidate
+        except FileExistsError:
+            i += 1
+            candidate = path.with_name(f"{path.stem}-{i}{path.suffix}")
 
 
-def write_config(folder, arguments, model, image_shape):
-    """Record the command's arguments, the model, the shape of the data's images (None if they are none), and the machine."""
+def write_config(folder, arguments, model, dataset):
+    """Record the command's arguments, the model, what is to be known of the data without having them, and the machine."""
     description = {"class": type(model).__name__, "config": model.config}
-    config = {"npvae": version("npvae"), "arguments": arguments, "model": description, "image_shape": image_shape}
+    config = {
+        "npvae": version("npvae"),
+        "arguments": arguments,
+        "model": description,
+        "image_shape": dataset.image_shape,  # None if they are no images
+        "scaling": dataset.scaling and dataset.scaling.as_json(),
+        "data_sha256": dataset.digest,
+    }
     text = json.dumps(config | environment(), indent=2) + "\n"
     files.replace_file(folder / "config.json", lambda file: file.write(text.encode()))
 
 
 def environment():
     """What the last bits of a result depend on: versions of libraries, machine, BLAS."""
+    import scipy.linalg  # noqa: F401
+
+    # With that SciPy's BLAS is loaded, too, and not only where something has needed it before.
     return {
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("numpy", "scipy", "numba", "matplotlib")},
@@ -77,6 +126,15 @@ def changes_since(config):
     return changes
 
 
+def data_have_changed(folder, config, dataset):
+    """A sentence if a data set is not the one that the run was begun with, else None."""
+    before, now = config["data_sha256"], dataset.digest
+    if before == now:
+        return None
+    return (f"the data are not those that {folder} was trained on: their SHA-256 is {now[:12]}..., and config.json has "
+            f"{before[:12]}...")  # fmt: skip
+
+
 def blas_in_words(pools):
     """The BLAS libraries of an environment, in whatever order they were loaded."""
     names = ("internal_api", "version", "architecture")
@@ -98,6 +156,9 @@ def read_config(folder):
             raise TypeError(f"data_dir {arguments['data_dir']!r}")
         if arguments["workers"] is not None:
             checks.integer("workers", arguments["workers"], 1)
+        if not isinstance(config["data_sha256"], str):
+            raise TypeError(f"data_sha256 {config['data_sha256']!r}")
+        Scaling.from_json(config["scaling"])
         changes_since(config)  # whether its words about the environment are as they should be
         if shape is not None:
             rows, columns = (checks.integer("image_shape", side, 1) for side in shape)
@@ -124,13 +185,18 @@ def checked_arguments(folder, arguments, options):
 def exclusive(folder):
     """Within the block nobody else trains in this run folder; BlockingIOError if somebody does, OSError if it is read-only.
 
-    The lock is the operating system's and goes with the process, however that ends.
+    The lock is the operating system's and goes with the process, however that ends. A file system without locks (some mounts of
+    NFS and Lustre) gets a warning.
     """
     with (Path(folder) / ".lock").open("ab") as file:
         try:
             _lock(file)
-        except OSError:
-            raise BlockingIOError(f"run folder {folder} is in use by another npvae train; name another with --out") from None
+        except OSError as error:
+            if error.errno in HELD:
+                message = f"run folder {folder} is in use by another npvae train; name another with --out"
+                raise BlockingIOError(message) from None
+            warnings.warn(f"the file system of {folder} has no locks ({error.strerror}): see to it that no other npvae train "
+                          "writes there", NpvaeWarning, stacklevel=3)  # fmt: skip
         yield
 
 

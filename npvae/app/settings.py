@@ -11,12 +11,19 @@ from pathlib import Path
 from npvae import models
 from npvae.core import options
 from npvae.core.options import Option
+from npvae.data import STANDARDISE
 from npvae.training.schedules import BurdaStages, Cosine, Cyclical, Linear, StepDecay
+from npvae.training.step import setting_at
 
 SCHEDULES = ("constant", "step", "cosine", "burda")
 
 RUN = (
-    Option("data", "ising", "ising, mnist, toy:NAME, or the path of a .npy or .npz file", options.text, metavar="DATA"),
+    Option("data", "ising", "ising, mnist, toy:NAME, or the path of a .npy or .npz file", options.path, metavar="DATA"),
+    Option("scale", None, "divide the data by this number; or standardise: each column to mean 0 and variance 1, for "
+           "real-valued data. All numbers are in the new units then, pictures in the data's own",
+           options.word_or(STANDARDISE, options.positive), metavar="S"),
+    Option("image_shape", None, "ROWS COLUMNS of each datum, which the pictures show as an image; or none: as a curve "
+           "(default: as the data are)", options.word_or("none", options.integer(1)), metavar="N", many=True),
     Option("epochs", 30, "passes over the training rows", options.integer(1), metavar="N"),
     Option("batch_size", 128, "rows per step", options.integer(1), metavar="N"),
     Option("seed", 0, "of weights, order and noise; the same seed repeats the run", options.integer(0), metavar="S"),
@@ -75,6 +82,16 @@ def all_options(kind):
 def defaults(kind):
     """name -> value of a run without options."""
     return {name: option.default for name, option in all_options(kind).items()}
+
+
+def image_shape(arguments):
+    """What --image-shape says, as `data.load` takes it: (rows, columns), "none" for no images, None where it is not given."""
+    given = arguments["image_shape"]
+    if given in (None, ["none"]):
+        return given and "none"
+    if len(given) != 2 or "none" in given:
+        raise ValueError(f"--image-shape takes ROWS COLUMNS, or none; got {' '.join(map(str, given)) or 'nothing'}")
+    return tuple(given)
 
 
 def npvae_models():
@@ -176,6 +193,20 @@ def step_settings(kind, arguments, steps_per_epoch):
     return settings
 
 
+def final_step_settings(kind, arguments, n_rows):
+    """The values of `step_settings` in the last step of training on n_rows rows."""
+    steps_per_epoch = math.ceil(n_rows / arguments["batch_size"])
+    last = arguments["epochs"] * steps_per_epoch - 1
+    return {name: setting_at(value, last) for name, value in step_settings(kind, arguments, steps_per_epoch).items()}
+
+
+def check_scale(model, arguments):
+    """ValueError where the data are to be standardised, and the model wants zeros and ones."""
+    if arguments["scale"] == STANDARDISE and getattr(model, "data_kind", "real") == "binary":
+        raise ValueError("--scale standardise is for real-valued data, and this model wants values in [0, 1]: take a number as "
+                         "the scale, or a model of real values (--likelihood gaussian)")  # fmt: skip
+
+
 def check_step_settings(model, step_settings):
     """ValueError for settings that the model refuses, before there is a run folder."""
     if hasattr(model, "check_settings"):
@@ -192,6 +223,11 @@ def learning_rate(arguments, n_rows):
         "cosine": Cosine(rate, arguments["epochs"] * steps_per_epoch),
         "burda": BurdaStages(steps_per_epoch, rate),
     }[arguments["learning_rate_schedule"]]
+
+
+def learning_rate_at(arguments, n_rows, step):
+    """The learning rate of a step (0 for the first) as a number."""
+    return setting_at(learning_rate(arguments, n_rows), step)
 
 
 def options_table(kind):

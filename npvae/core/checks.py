@@ -32,16 +32,27 @@ def number(name, value, minimum, exclusive=False):
     return float(value)
 
 
-def real_array(name, value, ndims=(2,), n_columns=None):
-    """`value` as a real array of non-zero size and one of the given numbers of axes, else ValueError."""
+def plain_array(name, value):
+    """`value` as a plain ndarray, not a copy where it is one; ValueError for rows of different lengths and for masked values,
+    since what lies behind a mask is no data."""
+    parts = value if isinstance(value, list | tuple) else (value,)
+    n_masked = sum(np.ma.count_masked(part) for part in parts if isinstance(part, np.ma.MaskedArray))
+    if n_masked:
+        raise ValueError(f"{name} must hold no masked values; got {n_masked}: fill them or leave out their rows")
     try:
-        array = np.asarray(value)
+        return np.asarray(value)
     except ValueError:
         raise ValueError(f"{name} must be a rectangular array of numbers; got rows of different lengths") from None
+
+
+def real_array(name, value, ndims=(2,), n_columns=None):
+    """`value` as a real array of non-zero size and one of the given numbers of axes, else ValueError."""
+    array = plain_array(name, value)
     width = "D" if n_columns is None else n_columns
     needs = f"{name} must be a real array of shape {' or '.join('(' + 'n, ' * (n - 1) + f'{width})' for n in ndims)}"
     if array.dtype.kind not in "fiub":
-        raise ValueError(f"{needs}; got dtype {array.dtype}")
+        hint = f": if these are numbers, give {name}.astype(float)" if array.dtype == object else ""
+        raise ValueError(f"{needs}; got dtype {array.dtype}{hint}")
     if array.ndim not in ndims or n_columns not in (None, array.shape[-1]):
         raise ValueError(f"{needs}; got shape {array.shape}")
     if array.size == 0:
@@ -66,9 +77,14 @@ def finite(name, array):
         raise ValueError(f"{name} must be finite; got {array[index]} at {list(index)} ({(~ok).sum()} such values)")
 
 
-def unit_interval(name, array):
-    """Raise ValueError if an array leaves [0, 1], as Bernoulli targets must not."""
+def unit_interval(name, array, dtype=None):
+    """An array of floats in [0, 1], as Bernoulli targets must be, else ValueError. A rounding error beyond that, at most four
+    units in the last place of 1 in its dtype (or in `dtype`, if that is coarser), is taken away in a copy."""
     low, high = array.min(), array.max()
-    if low < 0 or high > 1:
-        hint = ": divide grey levels by 255" if low >= 0 and 1 < high <= 255 else ""
+    if low >= 0 and high <= 1:
+        return array
+    rounding = 4 * max(np.finfo(kind).eps if np.dtype(kind).kind in "fc" else 0 for kind in (array.dtype, dtype or array.dtype))
+    if low < -rounding or high > 1 + rounding:
+        hint = f": divide by the largest value there can be, {high:.8g} or more (npvae train --scale)" if low >= 0 else ""
         raise ValueError(f"{name} must lie in [0, 1] for the Bernoulli likelihood; got values from {low} to {high}{hint}")
+    return np.clip(array, 0, 1)

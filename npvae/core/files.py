@@ -8,18 +8,27 @@ set aside for what a header only claims.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
 import os
+import re
+import shutil
+import stat
+import time
 import zipfile
 from pathlib import Path
 
 import numpy as np
 from numpy.lib import format as npy_format
 
-SCHEMA = 3
+SCHEMA = 4
 MAX_RATIO = 1032  # deflate cannot do better, so a member that claims more is a lie
+TEMPORARY_NAME = re.compile(r"\.npvae-[0-9a-f]{16}\.tmp")
+A_DAY = 24 * 3600  # seconds
+CANNOT_BE_DONE = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM,
+                  errno.EISDIR)  # fmt: skip  (the answers of file systems that do not sync a folder, or do not let us open it)
 
 
 def write(path, arrays, metadata, keep=None):
@@ -38,7 +47,7 @@ def read(path):
     path = Path(path)
     with path.open("rb") as file:
         try:
-            arrays = read_npz(file, path.stat().st_size)
+            arrays = read_npz(file, os.fstat(file.fileno()).st_size)
             metadata = json.loads(arrays.pop("metadata").tobytes())
             schema, expected = metadata["schema"], metadata["sha256"]
         except MemoryError:
@@ -64,35 +73,139 @@ def digest(arrays):
 
 
 def replace_file(path, write_to, keep=None):
-    """Let `write_to(file)` fill a temporary file beside `path`, then move it there in one step; what was there moves to `keep`
-    if that is given. When it returns, all of it is on the disk; OSError, naming the file, where that fails."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Let `write_to(file)` fill a temporary file beside `path`, then move it there in one step; what was there gets the name
+    `keep` if that is given. When it returns, all of it is on the disk; OSError, naming the file, where that fails.
+
+    Any threads and processes may save to one path at once: the last one wins, and whoever reads finds a whole file, always.
+    A symbolic link stays one, and the file that it points to is replaced. The new file has the mode of the one before, else
+    the umask's. What was left by a process that was killed while it saved goes with the next save in that folder.
+    """
     try:
-        with temporary.open("xb") as file:
-            write_to(file)
-            file.flush()
+        _remove_abandoned(Path(os.path.realpath(path)).parent)
+        _replace(path, write_to, keep)
+    except OSError as error:
+        reason = f"{error.strerror or error} (what was saved before is intact)"
+        raise type(error)(error.errno, reason, str(path)) from None
+
+
+def _replace(path, write_to, keep=None):
+    target = Path(os.path.realpath(path))
+    with _temporary(target.parent) as (temporary, file):
+        write_to(file)
+        file.flush()
+        _copy_mode(target, temporary)
+        with _where_possible():
             os.fsync(file.fileno())
-        if keep is not None and path.exists():
-            os.replace(path, keep)
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except BaseException as error:
+        file.close()
+        if keep is not None and target.exists():
+            _keep(target, Path(os.path.realpath(keep)))
+        os.replace(temporary, target)
+    _sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def _temporary(folder):
+    """The path of a new file in `folder`, and the file, open for writing; deleted at the end of the block unless it was moved.
+    Until then it is locked, which tells it from what a dead process left."""
+    path, file, lock = _locked_file(folder)
+    try:
+        with file:
+            yield path, file
+    finally:
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise type(error)(error.errno, f"{error.strerror} (what was saved before is intact)", str(path)) from None
-        raise
+            path.unlink(missing_ok=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _locked_file(folder):
+    """The path of a new file, the file, and its lock: a second handle, so that it outlasts the file's closing (None on Windows,
+    where nobody can delete an open file, nor move it)."""
+    while True:
+        path = _free_name(folder)
+        file = path.open("xb")
+        lock = os.dup(file.fileno()) if os.name == "posix" else None
+        if lock is None or (try_lock(lock) is not False and path.exists()):
+            return path, file, lock
+        os.close(lock)  # before it was locked, somebody took it for abandoned
+        file.close()
+
+
+def _free_name(folder):
+    return folder / f".npvae-{os.urandom(8).hex()}.tmp"
+
+
+def _remove_abandoned(folder):
+    """Delete the temporary files whose writers are gone: those that can be locked, and where there are no locks those that
+    nobody has written to for a day."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if TEMPORARY_NAME.fullmatch(entry.name):
+                with contextlib.suppress(OSError):
+                    with open(entry.path, "r+b") as file:
+                        locked = try_lock(file.fileno())
+                        if locked:
+                            os.unlink(entry.path)
+                    if locked is None and time.time() - entry.stat().st_mtime > A_DAY:
+                        os.unlink(entry.path)
+
+
+def try_lock(handle):
+    """Lock an open file until it is closed: True, or False where somebody else holds it, or None where the system or the file
+    system has no such locks."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return False if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
+    return True
+
+
+def _copy_mode(old, new):
+    """Give a new file the mode, and where we may the owner, of the file that it is to replace, if there is one."""
+    with contextlib.suppress(OSError):  # FAT and others know neither
+        was, now = os.stat(old), os.stat(new)
+        if (was.st_uid, was.st_gid) != (now.st_uid, now.st_gid):
+            with contextlib.suppress(OSError):
+                os.chown(new, was.st_uid, was.st_gid)
+        os.chmod(new, stat.S_IMODE(was.st_mode))
+
+
+def _keep(path, keep):
+    """Give the file at `path` the name `keep` as well: it is not moved, so that there is a file at `path` at any time."""
+    link = _free_name(keep.parent)
+    try:
+        os.link(path, link)
+        os.replace(link, keep)
+    except OSError:  # another file system, or one without links
+        with path.open("rb") as file:
+            _replace(keep, lambda copy: shutil.copyfileobj(file, copy))
+    finally:
+        link.unlink(missing_ok=True)  # is still there if `keep` was this file already
 
 
 def _sync_folder(folder):
-    """Put the names in a folder on the disk, where the system can."""
+    """Put the names in a folder on the disk."""
     if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        with _where_possible():
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
+@contextlib.contextmanager
+def _where_possible():
+    """Go on where the system says that this cannot be done here; a full or broken disk stays an error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in CANNOT_BE_DONE:
+            raise
 
 
 def read_npz(file, n_bytes, wanted=None):

@@ -5,6 +5,7 @@ A model lists its options as `options = (Option(...), ...)`; `npvae.app` reads n
 
 import math
 import numbers
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -52,6 +53,25 @@ def text(value):
     if not isinstance(value, str):
         raise ValueError(f"must be text; got {value!r}")
     return value
+
+
+def path(value):
+    """Text that names a file or folder; `~` at its beginning is the home directory, where there is one."""
+    return os.path.expanduser(text(value))
+
+
+def word_or(word, check):
+    """A check: this word, or what another check takes."""
+
+    def either(value):
+        if value == word:
+            return value
+        try:
+            return check(value)
+        except ValueError as error:
+            raise ValueError(f"must be {word}, or {str(error).removeprefix('must be ')}") from None
+
+    return either
 
 
 def one_of(*allowed):

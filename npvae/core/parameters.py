@@ -46,7 +46,8 @@ def views_of(flat, shapes):
 class Parameters(dict):
     """name -> view of one flat vector `flat` (P,), in order: what is trained, as a model's `parameters`.
 
-    Assignment copies into the view, so that names and vector stay one memory; so do copies of the whole.
+    Assignment copies into the view, names stay what they are, and copies (copy, deepcopy, pickle) are built anew: whatever is
+    done, names and vector are one memory.
     """
 
     def __init__(self, shapes, dtype):
@@ -56,7 +57,7 @@ class Parameters(dict):
 
     def __setitem__(self, name, value):
         """Copy value into the view; KeyError for a name that is not there."""
-        self[name][...] = value
+        self[name][...] = checks.plain_array(name, value)
 
     def update(self, *names_and_values, **others):
         """Assign several, as above."""
@@ -67,15 +68,28 @@ class Parameters(dict):
         self.update(values)
         return self
 
+    def setdefault(self, name, default=None):
+        """The view; KeyError for a name that is not there, which cannot be added."""
+        return self[name]
+
+    def _kept(self, *_):
+        """TypeError: names cannot be removed."""
+        raise TypeError(f"parameters cannot be removed: the model has {', '.join(self)}")
+
+    __delitem__ = pop = popitem = clear = _kept
+
     def __reduce__(self):
         return _rebuilt, (self.shapes, self.flat.dtype, self.flat.copy())
 
-    def __deepcopy__(self, _):
-        return _rebuilt(self.shapes, self.flat.dtype, self.flat)
+    def __deepcopy__(self, memo):
+        twin = _rebuilt(self.shapes, self.flat.dtype, self.flat)
+        memo[id(self.flat)] = twin.flat  # what else in a deep copy refers to the vector or a view, refers to the twin's
+        memo.update((id(view), twin[name]) for name, view in self.items())
+        return twin
 
     def copy(self):
         """Parameters of the same values in memory of their own."""
-        return self.__deepcopy__(None)
+        return self.__deepcopy__({})
 
 
 def _rebuilt(shapes, dtype, flat):
@@ -88,10 +102,18 @@ class Theta:
     """The attribute `theta` of a model: its parameters' flat vector. Assignment copies into it, so that the views stay."""
 
     def __get__(self, model, owner=None):
-        return self if model is None else model.parameters.flat
+        if model is None:
+            return self
+        try:
+            return model.parameters.flat
+        except AttributeError:
+            if not hasattr(model, "parameters"):
+                raise
+            raise TypeError(f"parameters of a model are views of theta, not a {type(model.parameters).__name__}: to assign "
+                            "values use model.parameters.update(...)") from None  # fmt: skip
 
     def __set__(self, model, values):
-        model.parameters.flat[:] = values
+        self.__get__(model)[:] = checks.plain_array("theta", values)
 
 
 def zeros(shape, dtype, place=0):

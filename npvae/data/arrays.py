@@ -1,6 +1,8 @@
 """The user's own data: .npy and .npz files, and arrays handed to the library, checked and turned into rows."""
 
 import math
+import os
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,22 +22,24 @@ class Arrays(NamedTuple):
 
     x: np.ndarray  # (n, D), C-contiguous: bool, uint8, float32 or float64
     labels: np.ndarray | None  # (n,), in the units of the file
-    image_shape: tuple | None  # (rows, columns, ...) of product D if the file held images, else None
+    image_shape: tuple | None  # (rows, columns, ...) of product D if the file held images, without a channel axis of 1
 
 
 def load(path):
     """Read data from a .npy file, or from a .npz archive with optional labels.
 
     path: a .npy with an array (n, D), or (n, ...) whose rows are flattened in C order; or a .npz whose array `x`, or
-    else only array of two or more dimensions, is such an array, with optional `labels` or `y` of shape (n,).
+    else only array of two or more dimensions, is such an array, with optional `labels` or `y` of shape (n,), numbers:
+    others, such as strings, are left out with a warning. A leading ~ is the home folder, and the case of the ending is no
+    matter. (n, rows, columns, 1) and (n, 1, rows, columns) are images of (rows, columns).
 
     Returns Arrays(x, labels, image_shape). x keeps bool, uint8, float32 and float64; float16 and other integers
-    become float32. Values are not rescaled; see `grey_scale`.
+    become float32. Values are not rescaled.
 
     Raises OSError where the file cannot be opened, and ValueError that names the file, what it got and what it needs.
     Nothing is ever unpickled, and no memory is set aside for data that the file does not contain.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     suffix = path.suffix.lower()
     if suffix not in NEEDS:
         raise ValueError(f"{path}: got a file name that ends in {suffix or 'nothing'!r}, needs .npy or .npz")
@@ -47,10 +51,17 @@ def load(path):
         except Exception as error:  # damaged bytes raise a dozen kinds of exception in zipfile, zlib, ast and NumPy
             got = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(f"{path}: cannot be used ({got}), needs {NEEDS[suffix]}") from error
-    image_shape = x.shape[1:] if x.ndim > 2 else None
+    image_shape = _without_channel(x.shape[1:]) if x.ndim > 2 else None
     if image_shape:
         x = x.reshape(len(x), math.prod(image_shape))  # (n, ...) -> (n, D)
     return Arrays(as_rows(x, name=str(path)), _as_labels(labels, len(x), path), image_shape)
+
+
+def _without_channel(shape):
+    """(28, 28, 1) and (1, 28, 28), an image with one channel, as (28, 28); other shapes as they are."""
+    if len(shape) == 3 and 1 in (shape[0], shape[2]):
+        return shape[:2] if shape[2] == 1 else shape[1:]
+    return shape
 
 
 def as_rows(x, name="x"):
@@ -66,14 +77,6 @@ def as_rows(x, name="x"):
     if x.dtype.kind == "f":
         checks.finite(name, x)
     return x
-
-
-def grey_scale(x):
-    """The factor that turns rows into model input: 1/255 for grey levels 0-255, else 1.0.
-
-    Grey levels are told by their dtype, uint8, and a value above 1; uint8 zeros and ones are already binary.
-    """
-    return 1 / 255 if x.dtype == np.uint8 and x.max() > 1 else 1.0
 
 
 def _kept_dtype(dtype):
@@ -95,12 +98,23 @@ def _read_npy(file, n_bytes):
 
 
 def _read_npz(file, n_bytes):
-    def wanted(shapes):
-        return [_choose_x(shapes), *[name for name in LABELS if name in shapes][:1]]
+    names = []
 
-    arrays = files.read_npz(file, n_bytes, wanted)
-    labels = next((arrays[name] for name in LABELS if name in arrays), None)
-    return arrays[_choose_x({name: array.shape for name, array in arrays.items()})], labels
+    def wanted(shapes):
+        names.extend([_choose_x(shapes), *[name for name in LABELS if name in shapes][:1]])
+        return names[:1]
+
+    x = files.read_npz(file, n_bytes, wanted)[names[0]]
+    return x, _read_labels(file, n_bytes, names[1]) if len(names) > 1 else None
+
+
+def _read_labels(file, n_bytes, name):
+    try:
+        return files.read_npz(file, n_bytes, lambda _: [name])[name]
+    except ValueError as error:  # the rows were read: good data do not fail for strings beside them
+        hint = f"save class numbers instead, np.unique({name}, return_inverse=True)[1]"
+        warnings.warn(f"labels are left out ({error}): {hint}", checks.NpvaeWarning, stacklevel=2)
+        return None
 
 
 def _choose_x(shapes):

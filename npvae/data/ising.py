@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npvae.core import checks
+from npvae.core.progress import progress_bar
 
 T_CRITICAL = 2 / math.log(1 + math.sqrt(2))  # 2.269185..., Onsager 1944
 
@@ -58,14 +59,11 @@ def simulate(temperatures, n_samples, size=32, seed=0, progress=False):
             f"n_samples must make at most {MAX_SPINS} spins in total, a byte each; got {n * size**2}, from {n_samples} samples "
             f"at {len(temperatures)} temperatures and size {size}"
         )
-    from tqdm import tqdm
-
     spins = np.empty((n, size * size), bool)
     magnetization, energy = np.empty(n), np.empty(n)
     chain_seeds = np.random.SeedSequence(seed).spawn(len(temperatures))
     start = 0
-    hide = None if progress else True  # None: tqdm hides the bar unless stderr is a terminal
-    with tqdm(total=n, desc="Ising", unit=" lattices", leave=False, disable=hide) as bar:
+    with progress_bar(progress, total=n, desc="Ising", unit=" lattices", unit_scale=False) as bar:
         for temperature, chain_seed in zip(temperatures.tolist(), chain_seeds):
             for lattices in _chain(temperature, n_samples, size, np.random.default_rng(chain_seed)):
                 stop = start + len(lattices)
@@ -109,7 +107,7 @@ def energy_per_spin(spins, size):
     Raises ValueError where the last axis does not have size² spins.
     """
     size = checks.integer("size", size, 2)
-    up = np.asarray(spins) > 0
+    up = checks.plain_array("spins", spins) > 0
     if up.ndim == 0 or up.shape[-1] != size * size:
         raise ValueError(f"spins must have shape (..., size²) = (..., {size * size}); got {up.shape}")
     up = up.reshape(*up.shape[:-1], size, size)
@@ -120,7 +118,7 @@ def energy_per_spin(spins, size):
 
 def magnetization_per_spin(spins):
     """Mean spin (...,) in [-1, 1] of lattices `spins` (..., N); True or positive is up, all else is down."""
-    return 2 * np.mean(np.asarray(spins) > 0, axis=-1) - 1
+    return 2 * np.mean(checks.plain_array("spins", spins) > 0, axis=-1) - 1
 
 
 def onsager_energy(T):
@@ -202,7 +200,8 @@ def autocorrelation_time(series):
 
     The mean of the series has variance 2 τ / n times that of one value. The estimate needs n well above 100 τ.
     The max keeps six lags where the signs alternate and τ is small. A constant series, and one of fewer than seven
-    values, says nothing about τ and returns 1/2.
+    values, says nothing about τ and returns 1/2. So does one of fewer than a thousand whose estimate is lower: the noise of
+    the estimate would make some of them negative.
 
     Raises ValueError where `series` is not 1-D with at least two finite values. Source: Sokal, Monte Carlo Methods in
     Statistical Mechanics (Cargèse lectures, 1997), section 3.
@@ -216,15 +215,13 @@ def autocorrelation_time(series):
     spectrum = np.fft.rfft(series - series.mean(), 2 * n)  # padded: the transform's correlation is cyclic
     covariance = np.fft.irfft(np.abs(spectrum) ** 2, 2 * n)[:n]
     tau = np.cumsum(covariance / covariance[0]) - 0.5
-    return float(tau[np.argmax(np.arange(n) >= 6 * np.maximum(tau, 1))])
+    estimate = float(tau[np.argmax(np.arange(n) >= 6 * np.maximum(tau, 1))])
+    return max(estimate, 0.5) if n < 1000 else estimate
 
 
 def _as_real(name, values):
     """`values` as a float array of the same shape, if they are real numbers."""
-    try:
-        array = np.asarray(values)
-    except ValueError:
-        raise ValueError(f"{name} must be real numbers; got rows of unequal length") from None
+    array = checks.plain_array(name, values)
     if array.dtype.kind not in "iuf":
         raise ValueError(f"{name} must be real numbers; got dtype {array.dtype}")
     return array.astype(float)

@@ -5,17 +5,21 @@ big-endian 32-bit integers (2051, n, rows, columns) and then the pixels, one byt
 is two integers (2049, n) and then the labels, one byte each.
 """
 
+import contextlib
 import gzip
 import hashlib
 import math
 import os
 import struct
 import sys
+import tempfile
 import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from npvae.core.progress import is_terminal
 
 # Official name -> sha256 of the decompressed bytes: mirrors recompress, so the .gz itself has no fixed checksum.
 FILES = {
@@ -43,22 +47,25 @@ class MNIST(NamedTuple):
 def load(data_dir=None):
     """Read the four MNIST files, and download them the first time if no folder is given.
 
-    data_dir: folder that holds the four IDX files under their official names, raw or with ".gz" (raw is taken where
-    both are there). Without it they are read from `cache_dir()`, and what is missing or damaged there is downloaded
-    (11 MB in all; needs pooch: pip install 'npvae[data]').
+    data_dir: folder (~ is the home directory) that holds the four IDX files under their official names or as
+    train-images.idx3-ubyte, the other common spelling; raw or with ".gz" (raw is taken where both are there). Without
+    it they are read from `cache_dir()`, and what is missing or damaged there is downloaded (11 MB in all; needs pooch:
+    pip install 'npvae[data]').
 
     Returns MNIST(x_train, y_train, x_test, y_test); the images are flattened row by row, (28, 28) -> (784,).
 
-    Raises FileNotFoundError that names the files missing from data_dir, OSError where a download fails, and
-    ValueError where a file in data_dir is not, byte for byte, the official one.
+    Raises FileNotFoundError that names the files missing from data_dir, OSError where a download fails or the cache
+    cannot be written, and ValueError where a file in data_dir is not, byte for byte, the official one.
     """
     if data_dir is None:
         x_train, y_train, x_test, y_test = (_read_cached(name) for name in FILES)
     else:
-        paths = {name: _find(Path(data_dir), name) for name in FILES}
+        folder = Path(os.path.expanduser(data_dir))
+        paths = {name: _find(folder, name) for name in FILES}
         missing = [name for name, path in paths.items() if path is None]
         if missing:
-            raise FileNotFoundError(f"{data_dir}: missing {', '.join(missing)} (each may also end in .gz)")
+            raise FileNotFoundError(f"{folder}: missing {', '.join(missing)} (each may also end in .gz, and have a dot "
+                                    "before idx)")  # fmt: skip
         x_train, y_train, x_test, y_test = (read_idx(path, sha256=FILES[name]) for name, path in paths.items())
     return MNIST(x_train.reshape(len(x_train), -1), y_train, x_test.reshape(len(x_test), -1), y_test)
 
@@ -88,16 +95,26 @@ def cache_dir():
     """The folder that downloads are kept in, the same as pooch.os_cache("npvae") but known without pooch.
 
     $XDG_CACHE_HOME/npvae or ~/.cache/npvae on Linux, ~/Library/Caches/npvae on macOS,
-    %LOCALAPPDATA%\\npvae\\npvae\\Cache on Windows.
+    %LOCALAPPDATA%\\npvae\\npvae\\Cache on Windows. ValueError where there is neither the variable nor a home directory.
     """
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "npvae" / "npvae" / "Cache"
-    default = Path.home() / "Library" / "Caches" if sys.platform == "darwin" else Path.home() / ".cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or default).expanduser() / "npvae"
+    chosen = os.environ.get(_cache_variable())
+    default = {"win32": "AppData/Local", "darwin": "Library/Caches"}.get(sys.platform, ".cache")
+    try:
+        folder = Path(chosen).expanduser() if chosen else Path.home() / default
+    except RuntimeError:
+        raise ValueError(f"no home directory is known here, where MNIST would be kept: set {_cache_variable()} to a folder, "
+                         "or name that of the MNIST files with data_dir (--data-dir)") from None  # fmt: skip
+    return folder / "npvae" / "npvae" / "Cache" if sys.platform == "win32" else folder / "npvae"
+
+
+def _cache_variable():
+    return "LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME"
 
 
 def _find(folder, name):
-    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+    spellings = (name, name.replace("-idx", ".idx"))
+    paths = [folder / f"{spelling}{suffix}" for suffix in ("", ".gz") for spelling in spellings]
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _read_raw(path):
@@ -148,23 +165,40 @@ def _read_cached(name):
     try:
         return read_idx(path, sha256=FILES[name])
     except ValueError:
-        path.unlink()  # a damaged copy of ours, which the mirrors can replace
+        with _writing_to_cache():
+            path.unlink(missing_ok=True)  # a damaged copy of ours, which the mirrors can replace
         return _read_cached(name)
+
+
+@contextlib.contextmanager
+def _writing_to_cache():
+    """An OSError that says what can be done where the cache cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"the cache folder {cache_dir()} cannot be written ({error.strerror or error}): set {_cache_variable()} "
+                      f"to one that can be, or {_by_hand()}") from error  # fmt: skip
+
+
+def _by_hand():
+    return f"download {', '.join(f'{file}.gz' for file in FILES)} from {MIRRORS[0]} by hand and pass their folder as " \
+           "data_dir (--data-dir)"
 
 
 def _download(name):
     """Fetch one file into the cache from the first mirror that serves the official bytes, and read it."""
-    by_hand = f"download {', '.join(f'{file}.gz' for file in FILES)} from {MIRRORS[0]} by hand and pass their folder " \
-              "as data_dir (--data-dir)"
     try:
         import pooch
     except ImportError as error:
         raise OSError(f"MNIST is not in {cache_dir()} and downloading it needs pooch: "
-                      f"pip install 'npvae[data]', or {by_hand}") from error
+                      f"pip install 'npvae[data]', or {_by_hand()}") from error
+    with _writing_to_cache():
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=cache_dir()).close()
 
     def fetch(url, output_file, _):
         # Stored decompressed, so that pooch compares the official bytes before the file gets its name in the cache.
-        pooch.HTTPDownloader(progressbar=sys.stderr.isatty())(url, output_file, None)
+        pooch.HTTPDownloader(progressbar=is_terminal(sys.stderr))(url, output_file, None)
         raw, _ = _read_raw(output_file)
         Path(output_file).write_bytes(raw)
 
@@ -174,6 +208,6 @@ def _download(name):
             path = pooch.retrieve(f"{mirror}{name}.gz", FILES[name], name, cache_dir(), downloader=fetch)
             return read_idx(path, sha256=FILES[name])
         except (OSError, ValueError) as error:
-            reason = "not the official file" if isinstance(error, ValueError) else type(error).__name__
-            failures.append(f"{mirror}: {reason}")
-    raise OSError(f"{name} could not be downloaded ({'; '.join(failures)}): try again later, or {by_hand}")
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            failures.append(f"{mirror}: {'not the official file' if isinstance(error, ValueError) else reason}")
+    raise OSError(f"{name} could not be downloaded ({'; '.join(failures)}): try again later, or {_by_hand()}")

@@ -5,14 +5,14 @@ of its grey level. That is "dynamic binarisation", which the published numbers u
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 import numpy as np
 
 import npvae.ops
-from npvae.core import checks
-from npvae.data.arrays import as_rows, grey_scale
+from npvae.core import checks, levels
+from npvae.data.arrays import as_rows
 
 ROWS_PER_CHECK = 1000
 
@@ -21,18 +21,27 @@ ROWS_PER_CHECK = 1000
 class Rows:
     """A tuple of arrays with the same rows, checked once: the data, and what else a model's batch holds (a condition)."""
 
-    arrays: tuple  # the first is the data x (n, D) bool, uint8 or float; others (n, ...) are handed over as they are
-    scale: float  # of the data: 1/255 for grey levels
+    arrays: tuple  # the first is the data x (n, D) bool, uint8 or float; others (n, ...) are as model.check returned them
+    scale: float  # of the data: 1/255 for uint8 grey levels
     binarize: bool  # draw ones with the probability of the grey level
     dtype: np.dtype  # of the batches
     ops: ModuleType  # the table of ops, whose `binarize` is called
 
     @classmethod
-    def of(cls, model, data, name, binarize=True):
-        """Check data, an array (n, D) or a tuple of arrays, for `model`; ValueError calls it `name`. uint8 grey levels 0–255
-        stay bytes and mean 0–1. binarize=False leaves grey levels as they are. Rows that were checked before are returned."""
-        if isinstance(data, cls):
-            return data
+    def of(cls, model, data, name, binarize=True, decides=True):
+        """Check data, an array (n, D) or a tuple of arrays, for `model`; ValueError calls it `name`.
+
+        uint8 data stay bytes. What they mean is read as in `npvae.core.levels`; decides: these are rows to be trained on, which
+        decide it for a model that keeps no decision yet. binarize=False leaves grey levels as they are. Rows that were checked
+        before are returned.
+        """
+        rows = data if isinstance(data, cls) else cls._checked(model, data, name, binarize, decides)
+        if decides and rows.arrays and rows.arrays[0].dtype == np.uint8:
+            levels.keep(model, rows.scale, name)
+        return rows
+
+    @classmethod
+    def _checked(cls, model, data, name, binarize, decides):
         data = data if isinstance(data, tuple) else (data,)
         dtype, ops = model.theta.dtype, getattr(model, "ops", npvae.ops)
         if not data:
@@ -42,29 +51,35 @@ class Rows:
         n_features = getattr(model, "n_features", x.shape[1])
         if x.shape[1] != n_features:
             raise ValueError(f"{name} must have {n_features} columns, the model's n_features; got shape {x.shape}")
-        others = tuple(np.asarray(array) for array in data[1:])
-        if any(len(array) != len(x) for array in others):
-            lengths = ", ".join(str(len(array)) for array in (x, *others))
+        others = tuple(checks.plain_array(f"array {i} of {name}", array) for i, array in enumerate(data) if i > 0)
+        if any(array.ndim == 0 or len(array) != len(x) for array in others):
+            lengths = ", ".join(str(len(array)) if array.ndim else "a single value" for array in (x, *others))
             raise ValueError(f"{name} must be arrays with the same number of rows; got {lengths}")
-        scale = grey_scale(x)
+        scale = levels.scale_of(x, name, levels.kept_by(model), decides)
         if is_for_binary and scale == 1:
-            checks.unit_interval(name, x)
-        rows = cls((x, *others), scale, binarize and is_for_binary and not is_binary(x), dtype, ops)
-        rows.check(model, name)
-        return rows
+            x = checks.unit_interval(name, x, dtype)
+        binarize = binarize and is_for_binary and not (scale == 1 and is_binary(x))
+        rows = cls((x, *others), scale, binarize, dtype, ops)
+        return replace(rows, arrays=(x, *rows.others_checked(model, name)))
 
     def __len__(self):
         return len(self.arrays[0]) if self.arrays else 0
 
-    def check(self, model, name):
-        """Put every row before the model's own check; its ValueError is raised with the name of the data."""
-        rng = np.random.default_rng(0)
+    def others_checked(self, model, name):
+        """Put every row before the model's own check, whose ValueError is raised with the name of the data; returns what it
+        makes of the arrays beside the data x, which is made anew for each minibatch."""
+        rng, parts = np.random.default_rng(0), []
         for start in range(0, len(self), ROWS_PER_CHECK):
             index = np.arange(start, min(start + ROWS_PER_CHECK, len(self)))
             try:
-                model.check(*self.batch(index, rng))
+                checked = model.check(*self.batch(index, rng))
             except ValueError as error:
                 raise ValueError(f"{name} cannot be used: {error}") from None
+            if len(self.arrays) > 1:
+                if not isinstance(checked, tuple) or len(checked) != len(self.arrays):
+                    raise ValueError(f"check of {type(model).__name__} must return a tuple of the {len(self.arrays)} arrays")
+                parts.append(checked[1:])
+        return map(np.concatenate, zip(*parts, strict=True))
 
     def batch(self, index, rng, out=None):
         """Rows `index` (B,) as a tuple of model input, x (B, D) first, binarised with numbers from rng if grey; x is written to
@@ -94,7 +109,8 @@ def is_binary(x):
 
 
 def model_input(model, x, rng=None, name="x"):
-    """All of x (n, D) as the model sees it, (n, D) of its dtype: grey levels scaled to 0–1 and, under the Bernoulli likelihood,
-    one draw of zeros and ones with those probabilities. rng is a Generator or a seed; ValueError, with `name`, for bad x."""
-    rows = Rows.of(model, x, name)
+    """All of x (n, D) as the model sees it, (n, D) of its dtype: uint8 grey levels as level/255 (`npvae.core.levels`) and, for
+    the Bernoulli likelihood, one draw of zeros and ones with the levels as probabilities. rng is a Generator or a seed; bad x
+    is a ValueError that calls it `name`."""
+    rows = Rows.of(model, x, name, decides=False)
     return rows.batch(np.arange(len(rows)), np.random.default_rng(rng))[0]

@@ -73,6 +73,7 @@ class Autoencoder:
     @staticmethod
     def shapes(n_features, n_latent=2, hidden=(400,), **_):
         """Names and shapes of the parameters, in the order of theta, of a model of this config."""
+        hidden = common.widths_of("hidden", hidden)
         widths, n = [n_features, *hidden, n_latent, *hidden[::-1], n_features], len(hidden)
         names = [*(f"encoder.{i}" for i in range(n)), "code", *(f"decoder.{i}" for i in range(n)), "output"]
         return dense_shapes(dict(zip(names, pairwise(widths))))
@@ -141,6 +142,7 @@ class Autoencoder:
 
     def measure(self, x, n_samples=None, seed=0, progress=False):
         """The errors on rows x (n, D), beside those of principal component analysis of the same rows, as Measures."""
+        (x,) = self.check(x)
         terms, _ = self.forward(x)
         n_components = min(self.n_latent, self.n_features)
         _, _, variances = ppca.principal_components(x, n_components)
@@ -173,11 +175,8 @@ class Autoencoder:
     copy, save, load = saved.copied, saved.save, classmethod(saved.load_as)
 
     def check(self, x, name="x"):
-        """x (B, D) as a tuple with one C-contiguous array of the model's (real) dtype, or ValueError."""
-        x = checks.converted(name, checks.real_array(name, x, n_columns=self.n_features), self.dtype)
-        if self.likelihood == "bernoulli":
-            checks.unit_interval(name, x)
-        return (x,)
+        """x (B, D) as a tuple with one C-contiguous array of the model's (real) dtype, or ValueError; see `common.checked`."""
+        return (common.checked(self, x, name),)
 
     def __repr__(self):
         widths = "-".join(map(str, [self.n_features, *self.hidden, self.n_latent, *self.hidden[::-1], self.n_features]))

@@ -1,10 +1,11 @@
 """What models made of dense layers share: their options, their layers, and the checks of their constructors."""
 
 import inspect
+from collections.abc import Iterable
 
 import numpy as np
 
-from npvae.core import checks, options
+from npvae.core import checks, levels, options
 from npvae.core.options import Option
 from npvae.core.parameters import INITIALIZATIONS, Parameters, check_dtype, size_of, views_of
 from npvae.models.backend import BACKENDS, load_ops
@@ -37,8 +38,22 @@ ops = property(lambda model: load_ops(model.backend), doc="The table of ops: the
 
 
 def widths_of(name, widths):
-    """Widths of hidden layers as a tuple of positive integers, or ValueError."""
+    """Widths of hidden layers as a tuple of positive integers, or ValueError; a number is the width of one layer."""
+    widths = widths if isinstance(widths, Iterable) else (widths,)
     return tuple(checks.integer(name, width, 1) for width in widths)
+
+
+def checked(model, x, name="x"):
+    """x (B, D) as a C-contiguous array of the model's (real) dtype, or ValueError: the `check` of models of one array.
+
+    uint8 grey levels become level/255 (`npvae.core.levels`); for the Bernoulli likelihood x must lie in [0, 1].
+    """
+    given = checks.real_array(name, x, n_columns=model.n_features)
+    scale = levels.scale_of(given, name, levels.kept_by(model))
+    x = checks.converted(name, given, model.dtype)
+    if scale != 1:
+        x *= x.dtype.type(scale)  # x was uint8, so it is a copy
+    return checks.unit_interval(name, x, given.dtype) if getattr(model, "data_kind", "real") == "binary" else x
 
 
 def dense_layers(parameters, names, activation):

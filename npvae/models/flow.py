@@ -103,6 +103,7 @@ class Flow:
     @staticmethod
     def shapes(n_features, n_layers=16, hidden=(32, 32), **_):
         """Names and shapes of the parameters, in the order of theta, of a model of this config."""
+        hidden = common.widths_of("hidden", hidden)
         shapes = {"shift": (n_features,), "scale.log": (n_features,)}
         for i in range(n_layers):
             kept, moved = split_columns(n_features, i)
@@ -206,6 +207,7 @@ class Flow:
 
         ValueError for a column without variance, whose density would be infinite.
         """
+        (x,) = self.check(x)
         mean, std = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)  # (D,)
         if not std.all():
             raise ValueError(f"x must vary in every column; column {int(np.argmin(std))} is {x[0, np.argmin(std)]} in all rows")
@@ -255,20 +257,22 @@ class Flow:
         """The log-likelihood of rows x (n, D), as Measures."""
         log_p = self.log_likelihood(x)
         mean, error = float(log_p.mean()), float(log_p.std() / np.sqrt(len(log_p)))
-        bits = evaluate.bits_per_dimension(-mean, self.n_features)
         return [
             Measure("log_likelihood", mean, "nats", f"log p(x), exact; ± {error:.3f}, the choice of the rows"),
             Measure("log_likelihood_standard_error", error),
-            Measure("bits_per_dimension", bits, "bits", "−log p(x), of a density: it may be negative"),
+            *evaluate.bits_measures(self, mean),
         ]
 
     def pictures(self, plots, x, dataset):
-        """The pictures of a run: (file name, what it shows, Figure) each."""
-        drawn = plots.samples(self.sample(plots.N_SAMPLES, 0), dataset.image_shape, plots.samples_title(self))
-        pictures = [("samples.png", "draws of the model", drawn)]
+        """The pictures of a run: (file name, what it shows, function that makes the Figure) each."""
+
+        def draws():
+            drawn = dataset.in_own_units(self.sample(plots.N_SAMPLES, 0))
+            return plots.samples(drawn, dataset.image_shape, plots.samples_title(self))
+
+        yield "samples.png", "draws of the model", draws
         if self.n_features == 2:
-            pictures.append(("density.png", "validation rows, the model's density, and draws", plots.density(self, x)))
-        return pictures
+            yield "density.png", "validation rows, the model's density, and draws", lambda: plots.density(self, x)
 
     @classmethod
     def examples(cls, backend):
@@ -290,8 +294,8 @@ class Flow:
     copy, save, load = saved.copied, saved.save, classmethod(saved.load_as)
 
     def check(self, x, name="x"):
-        """x (B, D) as a tuple with one C-contiguous array of the model's (real) dtype, or ValueError."""
-        return (checks.converted(name, checks.real_array(name, x, n_columns=self.n_features), self.dtype),)
+        """x (B, D) as a tuple with one C-contiguous array of the model's (real) dtype, or ValueError; see `common.checked`."""
+        return (common.checked(self, x, name),)
 
     def __repr__(self):
         hidden = "-".join(map(str, self.hidden)) or "linear"

@@ -19,13 +19,15 @@ class Model(Protocol):
     """
 
     theta: np.ndarray  # (P,) everything that is trained; assignment copies into it
-    parameters: dict  # name -> view of theta
-    buffers: dict  # name -> array: what training changes and no gradient reaches (persistent chains); mostly {}
+    parameters: dict  # name -> view of theta; a view kept elsewhere is cut off when the model is pickled
+    buffers: dict  # name -> array: what training changes and no gradient reaches (persistent chains); mostly {}. To them is
+    # added how uint8 data are read, where it is trained on such (`npvae.core.levels`)
     config: dict  # type(model)(**config) has the same architecture; values that JSON can hold
     Terms: type  # NamedTuple of floats, the loss first: the columns of history, bar, metrics.jsonl and plot
 
     def check(self, *batch) -> tuple:
-        """The batch as arrays of the model's dtype; ValueError for what cannot be used."""
+        """The batch as a tuple of arrays of the model's dtype; ValueError for what cannot be used. What training uses of the
+        arrays beside the data x is what it returns, so it must take that too, and leave it as it is."""
 
     def draw(self, rng, *batch, **settings) -> Any:
         """The noise of one step: everything random of a forward pass."""
@@ -74,5 +76,6 @@ class Measure(NamedTuple):
 #   examples(backend)          classmethod, yields Examples in every regime: `npvae.checking` puts them before its checks
 #   encode, decode, reconstruct, sample(n, rng), log_likelihood(x, ...)
 #   measure(*batch, n_samples, seed, progress)   yields Measures of validation rows
-#   pictures(plots, *batch, dataset)   yields (file name, what it shows, Figure); plots is `npvae.app.plots`, handed in
+#   pictures(plots, *batch, dataset)   yields (file name, what it shows, Figure or a function that makes it: should one
+#                              fail, the others are drawn); plots is `npvae.app.plots`, handed in
 #   copy(**changes), save(path), load(path)   see npvae.models.saved

@@ -4,7 +4,9 @@ A file holds theta and the buffers, the name of the class and its config. The cl
 or given by the caller: nothing in a file names code to be run.
 """
 
-from npvae.core import checks, files
+import numpy as np
+
+from npvae.core import checks, files, levels
 from npvae.core.parameters import size_of
 
 
@@ -18,12 +20,14 @@ def copied(model, **changes):
 
 
 def save(model, path):
-    """Write the model to one npz file, replacing it in one step; OSError where that fails."""
+    """Write the model to one npz file, replacing it in one step; OSError where that fails, ValueError for parameters that are
+    not finite, which could not be read again."""
     files.write(path, arrays_of(model), {"model": description(model)})
 
 
 def arrays_of(model):
-    """What a file holds of a model's arrays."""
+    """What a file holds of a model's arrays; ValueError for parameters that are not finite."""
+    checks.finite("theta", model.theta)
     return {"theta": model.theta, **{f"buffers.{name}": value for name, value in model.buffers.items()}}
 
 
@@ -63,6 +67,8 @@ def from_file(arrays, metadata, path, kind=None):
         raise ValueError(f"{path}: theta must be {needs}; got {theta.dtype} {theta.shape}")
     checks.finite(f"{path}: theta", theta)
     model.theta = theta
+    if f"buffers.{levels.BUFFER}" in arrays:  # which training adds to those of a new model
+        model.buffers = {**model.buffers, levels.BUFFER: np.zeros(())}
     for name, value in model.buffers.items():
         saved = arrays.get(f"buffers.{name}")
         if saved is None or saved.shape != value.shape or saved.dtype != value.dtype:

@@ -96,8 +96,8 @@ class VAE:
     @staticmethod
     def shapes(n_features, n_latent=2, hidden=(400,), decoder_hidden=None, **_):
         """Names and shapes of the parameters, in the order of theta, of a model of this config."""
-        hidden = tuple(hidden)
-        decoder_hidden = hidden[::-1] if decoder_hidden is None else tuple(decoder_hidden)
+        hidden = common.widths_of("hidden", hidden)
+        decoder_hidden = common.widths_of("decoder_hidden", hidden[::-1] if decoder_hidden is None else decoder_hidden)
         encoder = [*(f"encoder.{i}" for i in range(len(hidden))), "posterior"]
         decoder = [*(f"decoder.{i}" for i in range(len(decoder_hidden))), "likelihood"]
         widths_in = [n_features, *hidden, n_latent, *decoder_hidden]
@@ -202,11 +202,12 @@ class VAE:
     data_kind = property(common.data_kind_of)
 
     def set_output_bias(self, x):
-        """Set likelihood.b so that the decoder's output is the mean of the rows x (n, D) of model input where z says nothing.
+        """Set likelihood.b so that the decoder's output is the mean of the rows x (n, D) where z says nothing.
 
         Bernoulli: the logit of (k + 1)/(n + 2), k the sum over the n rows, Laplace's rule, which is finite where a pixel is
         always black. Gaussian: the mean itself.
         """
+        (x,) = self.check(x)
         mean, n = x.mean(axis=0, dtype=np.float64), len(x)  # (D,)
         if self.likelihood == "bernoulli":
             mean = np.log((n * mean + 1) / (n * (1 - mean) + 1))
@@ -285,11 +286,8 @@ class VAE:
     copy, save, load = saved.copied, saved.save, classmethod(saved.load_as)
 
     def check(self, x, name="x"):
-        """x (B, D) as a tuple with one C-contiguous array of the model's (real) dtype, or ValueError."""
-        x = checks.converted(name, checks.real_array(name, x, n_columns=self.n_features), self.dtype)
-        if self.likelihood == "bernoulli":
-            checks.unit_interval(name, x)
-        return (x,)
+        """x (B, D) as a tuple with one C-contiguous array of the model's (real) dtype, or ValueError; see `common.checked`."""
+        return (common.checked(self, x, name),)
 
     def check_noise(self, eps, n_rows):
         """eps (B, L) or (S, B, L) as a C-contiguous array of the model's (real) dtype, or ValueError."""

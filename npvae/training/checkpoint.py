@@ -5,14 +5,13 @@ A run folder keeps its last two checkpoints and the best model:
     checkpoint.npz            model, optimiser, history and position of the run
     checkpoint.previous.npz   the one before, used where the newest cannot be read
     best.npz                  the model of lowest validation loss, for `npvae.VAE.load`
-    metrics.jsonl             one line per epoch, the rows of the History
+    metrics.jsonl             one line per epoch, the rows of the History; null stands for what is not finite, too
 
 Each is replaced in one step, so that whenever the program dies there is an intact checkpoint. What it lacks is computed again,
 to the same bits, since all randomness is a pure function of the seed and of counters.
 """
 
 import json
-import math
 import numbers
 import warnings
 from pathlib import Path
@@ -21,21 +20,22 @@ import numpy as np
 
 from npvae.core import checks, files
 from npvae.models import saved
-from npvae.training.state import Best, History, Sums, TrainingState, columns
+from npvae.training.state import Best, History, Sums, TrainingState, columns, plain
 
 NEWEST, PREVIOUS, BEST, METRICS = "checkpoint.npz", "checkpoint.previous.npz", "best.npz", "metrics.jsonl"
 COUNTS = ("epoch", "position", "step", "skipped", "skipped_in_a_row")
+ARRAYS = (np.ndarray, np.generic)  # a number of NumPy's is kept as an array without axes, and so with its dtype
 
 
 def save_progress(folder, model, state, **about):
-    """Write checkpoint and metrics; `about` (values that JSON can hold) is kept with them. OSError where that fails: what was
-    saved before is intact then."""
-    folder, best = Path(folder), state.best
-    arrays = {f"optimizer.{name}": value for name, value in state.optimizer.items() if isinstance(value, np.ndarray)}
+    """Write checkpoint and metrics; `about` (values that JSON can hold) is kept with them. OSError where that fails, ValueError
+    for what could not be read again (parameters that are not finite): what was saved before is intact then."""
+    folder, best, optimizer = Path(folder), state.best, checked_optimizer(state.optimizer)
+    arrays = {f"optimizer.{name}": value for name, value in optimizer.items() if isinstance(value, ARRAYS)}
     if best is not None:
         arrays["best.theta"] = best.theta
     training = {
-        "optimizer": {name: value for name, value in state.optimizer.items() if not isinstance(value, np.ndarray)},
+        "optimizer": {name: value for name, value in optimizer.items() if not isinstance(value, ARRAYS)},
         **{name: getattr(state, name) for name in COUNTS},
         "sums": {"terms": state.sums.terms, "rows": state.sums.rows},
         "seconds": state.seconds,
@@ -43,9 +43,9 @@ def save_progress(folder, model, state, **about):
         "best": best and {"epoch": best.epoch, "loss": best.loss, "settings": best.settings},
         "settings": state.settings,
     }
-    metadata = {"model": saved.description(model), "training": training, **about}
+    metadata = {"model": saved.description(model), "training": plain(training), **about}
     files.write(folder / NEWEST, {**saved.arrays_of(model), **arrays}, metadata, keep=folder / PREVIOUS)
-    lines = "".join(json.dumps(row) + "\n" for row in state.history.rows)
+    lines = "".join(json.dumps(plain(row), allow_nan=False) + "\n" for row in state.history.rows)
     files.replace_file(folder / METRICS, lambda file: file.write(lines.encode()))
     if best is not None and best.epoch == state.epoch and state.position == 0:
         arrays = {**saved.arrays_of(model), "theta": best.theta}
@@ -53,10 +53,18 @@ def save_progress(folder, model, state, **about):
 
 
 def is_sound(state):
-    """Whether the last step, and the last epoch if it has just ended, had finite results. What came before is worth more than
-    what an accident may have spoilt, so where they had not, do not save over it."""
-    row = state.history.rows[-1] if state.position == 0 and state.history.rows else {}
-    return not state.skipped_in_a_row and all(value is None or math.isfinite(value) for value in row.values())
+    """Whether the last step was finite, or after an epoch training can go on: bad rows may spoil single steps and losses. What
+    came before is worth more than parameters that an accident may have spoilt, so where not, do not save over it."""
+    return not state.skipped_in_a_row if state.usable is None else state.usable
+
+
+def checked_optimizer(state):
+    """An optimiser's state: the step count t, arrays and numbers; ValueError for what a checkpoint cannot hold."""
+    checks.integer("t in the optimizer's state", state.get("t"), 0)
+    for name, value in state.items():
+        if not isinstance(value, (*ARRAYS, bool)):
+            checks.number(f"{name} in the optimizer's state", value, -np.inf)
+    return state
 
 
 def has_progress(folder):
@@ -106,10 +114,9 @@ def _load(path, kind):
 def _state(arrays, training, model):
     """The TrainingState that `save_progress` wrote, every value checked."""
     optimizer = dict(training["optimizer"])
-    for name, value in optimizer.items():
-        checks.number(name, value, -np.inf)
-    checks.integer("t", optimizer["t"], 0)
-    optimizer |= {name.removeprefix("optimizer."): value for name, value in arrays.items() if name.startswith("optimizer.")}
+    optimizer |= {name.removeprefix("optimizer."): value if value.ndim else value[()]
+                  for name, value in arrays.items() if name.startswith("optimizer.")}  # fmt: skip
+    checked_optimizer(optimizer)
     counts = {name: checks.integer(name, training[name], 0) for name in COUNTS}
     rows = list(training["history"])
     for row in rows:
@@ -120,7 +127,7 @@ def _state(arrays, training, model):
                 raise TypeError(f"{name} {value!r} in the history")
     if len(rows) != counts["epoch"]:
         raise ValueError(f"history of {len(rows)} epochs after {counts['epoch']}")
-    sums = [checks.number("sums", value, -np.inf) for value in training["sums"]["terms"]]
+    sums = [np.nan if value is None else checks.number("sums", value, -np.inf) for value in training["sums"]["terms"]]
     if len(sums) not in (0, len(model.Terms._fields)):
         raise ValueError(f"sums of {len(sums)} terms")
     return TrainingState(
@@ -141,5 +148,6 @@ def _best(arrays, best, model):
     if theta.shape != model.theta.shape or theta.dtype != model.theta.dtype:
         needs = f"{model.theta.dtype} {model.theta.shape}"
         raise ValueError(f"best.theta must be {needs}; got {theta.dtype} {theta.shape}")
+    checks.finite("best.theta", theta)
     loss = checks.number("loss", best["loss"], -np.inf)
     return Best(checks.integer("best epoch", best["epoch"], 1), loss, dict(best["settings"]), theta)

@@ -5,16 +5,18 @@ and continue to the same result, bit for bit.
 """
 
 import contextlib
+import math
 import time
+import warnings
 
-from tqdm import tqdm
+import numpy as np
 
 from npvae.core import checks
-from npvae.core.progress import progress_bar
+from npvae.core.progress import progress_bar, tell
 from npvae.core.randomness import PERMUTATION, generator
 from npvae.data.rows import Rows
-from npvae.training import optim
-from npvae.training.state import Best, TrainingState, epoch_line, history_row, terms_line
+from npvae.training import bad_rows, optim
+from npvae.training.state import Best, TrainingState, epoch_line, history_row, plain, terms_line
 from npvae.training.step import Step, validate, validation_settings
 from npvae.training.workers import Workers, workers_for
 
@@ -26,8 +28,9 @@ def fit(model, x_train=(), x_val=None, *, epochs=10, batch_size=128, optimizer=N
         on_step=None, resume=None, **settings):  # fmt: skip
     """Train `model` in place by minimising its loss over minibatches; returns the History.
 
-    x_train, x_val   (n, D): floats, bool, or uint8 grey levels 0–255 (read as 0–1); or a tuple of arrays with the same rows,
-                     the data first; () for a model without data
+    x_train, x_val   (n, D): floats, bool, or uint8: grey levels 0–255 (read as 0–1) or, if x_train holds nothing above 1, zeros
+                     and ones; the model remembers which. Or a tuple of arrays with the same rows, the data first; () for a
+                     model without data
     epochs           passes over x_train, each with every row exactly once
     batch_size       rows per step; the last batch of an epoch may be smaller
     optimizer        Adam(1e-3) if None; its learning rate is a number or a callable of the step (`npvae.schedules`); or any
@@ -35,11 +38,12 @@ def fit(model, x_train=(), x_val=None, *, epochs=10, batch_size=128, optimizer=N
     max_gradient_norm   a longer gradient is shortened to this norm (Pascanu et al. 2013)
     weight_decay     every step multiplies the weights W by 1 − learning rate · weight_decay (Loshchilov & Hutter 2019)
     early_stopping   stop after so many epochs without a lower validation loss, and end with the weights of the best epoch;
-                     losses of different settings (a beta that rises) are not compared
+                     losses of different settings (a beta that rises) are not compared, and one that is not finite is never best
     binarize         draw grey pixels afresh per minibatch, for models of zeros and ones; False trains on the grey levels
     steps_per_epoch  of a model without data
     seed             of row order, noise and binarisation; the initial weights have the model's own
-    workers          threads that share each batch; by default one for small models, the cores available for others.
+    workers          threads that share each batch; by default one for small models, for others the cores available (at most
+                     OMP_NUM_THREADS, and what a container's quota of processor time is worth).
                      The same seed and workers give the same bits; a different number of workers draws different noise
     progress         a bar with the model's Terms and the speed, on a terminal; a line per epoch
     on_epoch         called with the TrainingState after each epoch
@@ -48,8 +52,9 @@ def fit(model, x_train=(), x_val=None, *, epochs=10, batch_size=128, optimizer=N
     settings         what the model's draw and forward take, as values or callables of the step (0 for the first). Of a VAE:
                      objective, beta, n_samples, free_bits_per_dimension, free_bits_total (see `VAE.forward`)
 
-    A step whose loss or gradient is not finite is skipped and counted; after three in a row FloatingPointError says which
-    tensor went wrong. ValueError for arguments that cannot be used.
+    A step whose loss or gradient is not finite is skipped and counted (History's column "skipped"); at the end a warning names
+    rows of the last epoch that cause it. After three in a row FloatingPointError says which tensor went wrong. Where the
+    validation loss is not finite, a warning names rows that cause it. ValueError for arguments that cannot be used.
     """
     optimizer = optim.Adam() if optimizer is None else optimizer
     check_training(model, optimizer, epochs, batch_size, seed, steps_per_epoch, workers, settings)
@@ -65,7 +70,8 @@ def fit(model, x_train=(), x_val=None, *, epochs=10, batch_size=128, optimizer=N
         n_decoded = batch_size if callable(n_samples) else batch_size * n_samples
         n_workers = workers_for(model, n_decoded) if workers is None else workers
     n = len(train) if train.arrays else steps_per_epoch
-    state.keep(seed=seed, batch_size=batch_size, rows=n, workers=n_workers)
+    length = {"rows": n} if train.arrays else {"steps_per_epoch": n}
+    state.keep(seed=seed, batch_size=batch_size, workers=n_workers, **length)
 
     unit = " rows" if train.arrays else " steps"
     done = state.epoch * n + min(state.position * batch_size, n)
@@ -78,29 +84,33 @@ def fit(model, x_train=(), x_val=None, *, epochs=10, batch_size=128, optimizer=N
             rows, seconds = epoch.run()
             if not epoch.finished:
                 return state.history
-            end_epoch(step, val, state, seed)
+            epoch.end(val)
             if progress:
                 line = epoch_line(state.history.rows[-1], epochs, getattr(model, "units", ""))
-                tqdm.write(f"{line}  {rows / seconds:,.0f}{unit}/s")
+                tell(f"{line}  {rows / seconds:,.0f}{unit}/s")
             if on_epoch is not None:
                 on_epoch(state)
+        epoch.warn_at_end()
     if early_stopping is not None and state.best is not None:
         _keep_best(model, state, early_stopping, progress)
     return state.history
 
 
 class Epoch:
-    """The steps of an epoch, from where the state stands."""
+    """The steps of an epoch, from where the state stands, and its end."""
 
     def __init__(self, step, n, state, bar, seed, on_step):
         self.step, self.n, self.state, self.bar, self.seed, self.on_step = step, n, state, bar, seed, on_step
         self.finished = False
+        self.left_out = []  # the minibatches of the epoch, as row numbers, whose steps were skipped
+        self.told = False  # that the validation loss is not finite
 
     def run(self):
         """A step for each minibatch that is left; the rows done and the seconds taken. `finished` is False if on_step asked to
         stop before the last."""
         state, batch_size = self.state, self.step.batch_size
         before, started = state.sums.rows, time.perf_counter()
+        self.left_out, state.usable = [], None
         order = generator(self.seed, PERMUTATION, state.epoch).permutation(self.n)
         self.finished = True
         while (start := state.position * batch_size) < self.n:
@@ -119,7 +129,8 @@ class Epoch:
         state.step += 1
         state.position += 1
         if culprits:
-            skip(state, culprits)
+            self.left_out.append(index)
+            skip(state, culprits, self.step.rows)
         else:
             state.skipped_in_a_row = 0
             state.sums.add(terms, len(index))
@@ -127,31 +138,79 @@ class Epoch:
             bar.set_postfix_str(terms_line(terms._asdict()), refresh=False)
             bar.update(len(index))
 
+    def end(self, val):
+        """Measure the validation rows, add a row to the history, note the best epoch so far."""
+        step, state = self.step, self.state
+        model, terms = step.model, step.model.Terms
+        train_terms = state.sums.means(len(terms._fields))
+        state.epoch, state.position, state.sums = state.epoch + 1, 0, type(state.sums)()
+        settings = validation_settings(model, step.settings_at(state.step - 1))
+        val_terms = None
+        if val is not None:
+            val_terms = validate(model, val, settings, step.batch_size, self.seed, step.workers)
+        state.history.rows.append(history_row(state, terms, train_terms, val_terms))
+        finite = not state.skipped_in_a_row and (val is None or math.isfinite(val_terms[0]))
+        untouched = state.skipped == state.step  # no step has changed theta
+        with bad_rows.unchanged_buffers(model):
+            state.usable = bool(np.isfinite(model.theta).all()) and (finite or untouched or self.can_go_on())
+        if val is not None:
+            note_best(state, model, val_terms[0], settings)
+            self.warn_of_validation(val, val_terms[0], settings)
 
-def skip(state, culprits):
+    def can_go_on(self):
+        """Whether one of the next minibatches, as many as may be skipped in a row, has a finite loss and gradient."""
+        batch_size = self.step.batch_size
+        order = generator(self.seed, PERMUTATION, self.state.epoch).permutation(self.n)[: MAX_SKIPPED_IN_A_ROW * batch_size]
+        return any(self.step_is_finite(order[start : start + batch_size]) for start in range(0, len(order), batch_size))
+
+    def warn_of_validation(self, val, loss, settings):
+        """The first time that the validation loss is not finite though the parameters are usable, name the rows."""
+        if math.isfinite(loss) or self.told or not self.state.usable:
+            return
+        self.told, model = True, self.step.model
+        with bad_rows.unchanged_buffers(model):
+            message = bad_rows.of_validation(model, val, settings, self.step.batch_size, self.seed)
+        warnings.warn(message, checks.NpvaeWarning, stacklevel=4)
+
+    def step_is_finite(self, index):
+        """Whether the last step's loss and gradient are finite on other rows; theta stays."""
+        return not self.step.gradient(index, self.state.step - 1)[2]
+
+    def warn_at_end(self):
+        """A warning if the parameters have become useless, or else if steps were skipped, with rows of the last epoch that
+        still cause it."""
+        state = self.state
+        if state.usable is False:
+            message = f"training has diverged: after epoch {state.epoch} nothing is finite; a lower learning rate may help"
+        elif state.skipped:
+            message = f"{state.skipped} of {state.step} steps were skipped, because loss or gradient were not finite"
+            with bad_rows.unchanged_buffers(self.step.model):
+                found = bad_rows.rows_not_finite(self.left_out, self.step_is_finite) if self.step.rows.arrays else []
+            if found:
+                message += f": {bad_rows.in_words(found, self.step.rows, 'training')}"
+        else:
+            return
+        warnings.warn(message, checks.NpvaeWarning, stacklevel=3)
+
+
+def skip(state, culprits, rows):
     """Count a step that is left out because loss or gradient were not finite; FloatingPointError after three in a row."""
     state.skipped += 1
     state.skipped_in_a_row += 1
     if state.skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
+        advice = "a lower learning rate may help"
+        if state.skipped == state.step:  # theta is still what it was at first
+            advice = f"no step was finite yet, so the learning rate is not the cause. {bad_rows.unscaled(rows)}"
         raise FloatingPointError(
-            f"{MAX_SKIPPED_IN_A_ROW} steps in a row were not finite (step {state.step}: {', '.join(culprits)}); "
-            "a lower learning rate may help"
+            f"{MAX_SKIPPED_IN_A_ROW} steps in a row were not finite (step {state.step}: {', '.join(culprits)}); {advice}"
         )
 
 
-def end_epoch(step, val, state, seed):
-    """Measure the validation rows, add a row to the history, note the best epoch so far."""
-    model, terms = step.model, step.model.Terms
-    train_terms = state.sums.means(len(terms._fields))
-    state.epoch, state.position, state.sums = state.epoch + 1, 0, type(state.sums)()
-    settings = validation_settings(model, step.settings_at(state.step - 1))
-    val_terms = None
-    if val is not None:
-        val_terms = validate(model, val, settings, step.batch_size, seed, step.workers)
-    state.history.rows.append(history_row(state, terms, train_terms, val_terms))
-    best = state.best
-    if val is not None and (best is None or best.settings != settings or val_terms[0] < best.loss):
-        state.best = Best(state.epoch, float(val_terms[0]), settings, model.theta.copy())
+def note_best(state, model, loss, settings):
+    """Keep the epoch's parameters as the best if its validation loss is finite and the lowest so far of these settings."""
+    best, settings = state.best, plain(settings)
+    if state.usable and math.isfinite(loss) and (best is None or best.settings != settings or loss < best.loss):
+        state.best = Best(state.epoch, float(loss), settings, model.theta.copy())
 
 
 def _stopped_early(state, early_stopping):
@@ -161,8 +220,8 @@ def _stopped_early(state, early_stopping):
 def _keep_best(model, state, early_stopping, progress):
     model.theta = state.best.theta
     if progress and _stopped_early(state, early_stopping):
-        tqdm.write(f"stopped early: no lower validation loss in {early_stopping} epochs; "
-                   f"kept the weights of epoch {state.best.epoch}")  # fmt: skip
+        tell(f"stopped early: no lower validation loss in {early_stopping} epochs; "
+             f"kept the weights of epoch {state.best.epoch}")  # fmt: skip
 
 
 def _compilation_announced(model, progress):
@@ -171,14 +230,14 @@ def _compilation_announced(model, progress):
         return contextlib.nullcontext()
     from npvae.kernels.compile import announced
 
-    return announced(lambda: tqdm.write("compiling the kernels, which happens once and takes some 10 seconds"))
+    return announced(lambda: tell("compiling the kernels, which happens once and takes some 10 seconds"))
 
 
 def validation_rows(model, x_val, binarize):
     """The validation data as Rows, None if there are none; ValueError for what cannot be used."""
     if isinstance(x_val, tuple) and not x_val:
         raise ValueError("x_val must hold rows, or be None; got ()")
-    return None if x_val is None else Rows.of(model, x_val, "x_val", binarize)
+    return None if x_val is None else Rows.of(model, x_val, "x_val", binarize, decides=False)
 
 
 def check_training(model, optimizer, epochs, batch_size, seed, steps_per_epoch, workers, settings):

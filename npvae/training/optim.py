@@ -11,10 +11,10 @@ Each is a small immutable class that holds the hyperparameters; its arithmetic i
 gradient may also come as shares that add up, (shards, P). `backend` says whose update is called,
 that of `npvae.ops` ("numpy") or of `npvae.kernels` ("numba").
 
-An optimiser of your own is any object with `step(theta, grad, state)`, grad (P,), which may keep arrays and Python's finite
-numbers in the dict `state`. `elementwise = True` says that it may be called on slices of the parameters at once, one by each
-worker; then the arrays of its state are (P,) too. Weight decay reads its `learning_rate`, a number, or a callable of
-state["t"], which your `step` advances.
+An optimiser of your own is any object with `step(theta, grad, state)`, grad (P,), which may keep arrays and numbers (Python's
+finite ones, or NumPy's) in the dict `state`. `elementwise = True` says that it may be called on slices of the parameters at
+once, one by each worker; then the arrays of its state are (P,) too. Weight decay reads its `learning_rate`, a number, or a
+callable of state["t"], which your `step` advances.
 """
 
 import numbers

@@ -203,12 +203,19 @@ def validate(model, rows, settings=None, batch_size=128, seed=0, workers=None):
     n, settings = len(rows), settings or {}
 
     def sums_of(i):
-        rng = generator(seed, VALIDATION, i)
-        batch = rows.batch(np.arange(i * batch_size, min((i + 1) * batch_size, n)), rng)
-        noise = model.draw(rng, *batch, **settings)
-        with np.errstate(over="ignore", invalid="ignore"):  # the numbers returned show it
-            terms, _ = model.forward(*batch, noise, **settings)
-        return np.multiply(terms, len(batch[0]))
+        index = np.arange(i * batch_size, min((i + 1) * batch_size, n))
+        terms = terms_of(model, rows, index, generator(seed, VALIDATION, i), settings)
+        return [len(index) * float(value) for value in terms]  # Python's numbers: infinity and NaN add up without a warning
 
     batches = range(math.ceil(n / batch_size))
-    return model.Terms(*(sum(map(sums_of, batches) if workers is None else workers.deal(sums_of, batches)) / n).tolist())
+    sums = map(sums_of, batches) if workers is None else workers.deal(sums_of, batches)
+    return model.Terms(*(sum(column) / n for column in zip(*sums)))
+
+
+def terms_of(model, rows, index, rng, settings):
+    """The model's Terms of the rows `index`."""
+    batch = rows.batch(index, rng)
+    noise = model.draw(rng, *batch, **settings)
+    with np.errstate(over="ignore", invalid="ignore"):  # the numbers returned show it
+        terms, _ = model.forward(*batch, noise, **settings)
+    return terms

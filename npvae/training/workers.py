@@ -7,14 +7,17 @@ wait for each other. The sum over shards has a fixed order, so results depend on
 shards' own noise) but never on scheduling.
 """
 
+import math
 import os
 from itertools import pairwise
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock, Thread
 
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 WORTHWHILE = 1e7  # multiplications per worker and step, below which waking another worker costs more than it saves
+CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")  # of Linux: what containers are limited by
 
 
 class Workers:
@@ -28,10 +31,14 @@ class Workers:
         self.n = n
 
     def __enter__(self):
-        one_blas_thread.hold()
         self.queues = [SimpleQueue() for _ in range(self.n - 1)]
-        for queue in self.queues:
-            Thread(target=work, args=(queue,), daemon=True).start()
+        one_blas_thread.hold()
+        try:
+            for queue in self.queues:
+                Thread(target=work, args=(queue,), daemon=True).start()
+        except BaseException:  # the system gives no more threads
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *error):
@@ -93,26 +100,45 @@ def attempt(function, item):
 
 
 class OneBlasThread:
-    """BLAS at one thread while anybody holds it, in whatever thread: the setting belongs to the whole process, so the first
-    who comes sets it and the last who goes undoes it."""
+    """BLAS at one thread while anybody holds it, in whatever thread: the setting belongs to the whole process.
+
+    Each who comes sets it, for libraries that were loaded since and for limits that others have set since; the last who goes
+    puts back what the first found, but for a library that somebody else has given another number meanwhile. What cannot be
+    kept apart: a `threadpool_limits` that another thread enters or leaves while it is held changes the threads of all.
+    """
 
     def __init__(self):
         self.lock, self.holders = Lock(), 0
+        self.found = {}  # file of a library -> (the library, its threads before)
 
     def hold(self):
         with self.lock:
-            if not self.holders:
-                self.limits = threadpool_limits(1, user_api="blas")
             self.holders += 1
+            for library in ThreadpoolController().select(user_api="blas").lib_controllers:
+                if library.num_threads != 1:
+                    self.found.setdefault(library.filepath, (library, library.num_threads))
+                    set_threads(library, 1)
 
     def release(self):
         with self.lock:
             self.holders -= 1
             if not self.holders:
-                self.limits.restore_original_limits()
+                for library, threads in self.found.values():
+                    if library.num_threads == 1:
+                        set_threads(library, threads)
+                self.found.clear()
 
 
 one_blas_thread = OneBlasThread()
+
+
+def set_threads(library, n):
+    """Set the threads of a library, whichever thread asks. Newer threadpoolctl lets only one set those of OpenBLAS, the
+    first to do so, and ignores others without a word: a training in another thread could not set them, or not set them back."""
+    let_others = getattr(library, "clear_controlling_thread", lambda force: None)
+    let_others(force=True)
+    library.set_num_threads(n)
+    let_others(force=True)
 
 
 def workers_for(model, n_rows):
@@ -121,5 +147,52 @@ def workers_for(model, n_rows):
 
 
 def cores_available():
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    """The cores that this process may use: those that the system gives it, at most OMP_NUM_THREADS, and at most what the
+    processor time of its container is worth (the quota of a Linux control group)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [whole_number(quota) for quota in cgroup_quotas()]
+    first_level = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # "4,2" is 4 threads, and 2 in each of them
+    limits = [limit for limit in (*quotas, whole_number(first_level)) if limit is not None]
+    return min([cores, *limits])
+
+
+def whole_number(value):
+    """A number, or text that is one, as an integer of at least 1; None for what is none, or not above 0."""
+    try:
+        return max(1, int(float(value))) if 0 < float(value) < math.inf else None
+    except ValueError:
+        return None
+
+
+def cgroup_quotas():
+    """The cores' worth of time that each control group around this process has, as far as its files can be read."""
+    try:
+        groups = [line.split(":", 2) for line in OWN_CGROUPS.read_text().splitlines()]
+        folders = [folder for _, controllers, path in groups for folder in cgroup_folders(controllers, path)]
+    except (OSError, ValueError):
+        folders = [CGROUPS]
+    for folder in folders:
+        for read in (v2_quota, v1_quota):
+            try:
+                yield read(folder)
+            except (OSError, ValueError, ArithmeticError):  # there is none, or it is "max"
+                continue
+
+
+def cgroup_folders(controllers, path):
+    """The folder of a control group and those above it, as far up as this process sees: a line of /proc/self/cgroup names no
+    controllers in version 2, and those that it is about in version 1."""
+    if controllers and "cpu" not in controllers.split(","):
+        return []
+    root = CGROUPS / controllers
+    inside = root / path.strip("/")
+    return [folder for folder in (inside, *inside.parents) if folder.is_relative_to(root)]
+
+
+def v2_quota(folder):
+    quota, period = (folder / "cpu.max").read_text().split()
+    return int(quota) / int(period)
+
+
+def v1_quota(folder):
+    return int((folder / "cpu.cfs_quota_us").read_text()) / int((folder / "cpu.cfs_period_us").read_text())
