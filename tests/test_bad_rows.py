@@ -1,5 +1,7 @@
 """Rows that spoil a loss are found by halving, and named. What `fit` and `fit_lbfgs` say of them: their own tests."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from small_models import Regression, small_model
@@ -40,6 +42,9 @@ def test_rows_in_words():
     }.items():  # fmt: skip
         assert in_words(list(found), rows, "training") == expected
     assert largest(rows) == 1e30
+    of_a_file = replace(rows, numbers=100 + np.arange(20))
+    expected = "see rows 109, 111 (counted from 0) of the file, among the training rows, with absolute values up to 3.5"
+    assert in_words([9, 11], of_a_file, "training") == expected
     grey = Rows.of(small_model(), np.full((3, 16), 51, np.uint8), "x")
     assert largest(grey) == pytest.approx(0.2)
 

@@ -465,6 +465,17 @@ def test_a_run_is_evaluated_and_checked_on_its_data_as_they_were_scaled(scaled_r
     assert capsys.readouterr().err == ""
 
 
+def test_other_data_are_evaluated_with_the_scaling_of_the_run(scaled_run, monkeypatch, capsys):
+    dataset, _ = scaled_run(*GAUSSIAN)
+    np.save("x.npy", 3 * np.load("x.npy") + 1)
+    seen, batch_of = [], commands._validation_rows
+    monkeypatch.setattr(commands, "_validation_rows", lambda *a: seen.append(batch_of(*a)) or seen[-1])
+    assert cli.main(["evaluate", "run", "--samples", "2"]) == 0
+    in_file = data.load("x.npy").x_val
+    np.testing.assert_allclose(seen[0][0], (in_file - dataset.scaling.shift) / dataset.scaling.factor, rtol=1e-5)
+    assert "warning" in capsys.readouterr().err
+
+
 def test_data_for_zeros_and_ones_are_not_standardised(error_of):
     np.save("x.npy", np.eye(12))
     error = error_of("train", *SMALL, "--data", "x.npy", "--scale", "standardise")

@@ -98,6 +98,21 @@ def test_data_sets_that_are_built_in_are_scaled_too():
     np.testing.assert_allclose(2 * dataset.x_val, data.load("toy:ring").x_val)
 
 
+@pytest.mark.parametrize("scale", [3.0, data.STANDARDISE])
+def test_the_scaling_of_one_data_set_serves_another(scale):
+    first = data.load(saved(DIGITS), scale=scale)
+    other = data.load(saved(DIGITS[::-1] + 2.0), scale=first.scaling)
+    shift, factor = other.scaling
+    assert shift is first.scaling.shift
+    np.testing.assert_allclose(other.x_val, (data.load("rows.npy").x_val - shift) / factor, rtol=1e-6)
+
+
+def test_a_scaling_of_other_columns_is_refused():
+    scaling = data.load(saved(DIGITS), scale=data.STANDARDISE).scaling
+    with pytest.raises(ValueError, match=r"^a scaling of \d+ columns cannot be that of rows of 3$"):
+        data.load(saved(RNG.random((20, 3))), scale=scaling)
+
+
 @pytest.mark.parametrize("scale", [0, -1, np.nan, np.inf, "two", True])
 def test_a_scale_that_cannot_be_is_refused(scale):
     with pytest.raises(ValueError, match=r"^scale must be a [^\n]*; got "):

@@ -67,3 +67,18 @@ def test_own_data_may_move():
     Path("moved").mkdir()
     os.rename("bits.npy", "moved/bits.npy")
     assert cli.main(["evaluate", "run", "--samples", "2", "--data-dir", "moved"]) == 0
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_bad_row_is_named_by_its_number_in_the_file(capsys):
+    """Rows are trained and validated on in two parts; who mends the file wants the numbers of the file."""
+    x = np.random.default_rng(0).standard_normal((60, 5))
+    np.save("x.npy", x)
+    val = data.load("x.npy").numbers_val
+    bad_val, bad_train = int(val[3]), int(np.setdiff1d(np.arange(60), val)[40])
+    x[[bad_val, bad_train]] = 9.97e36
+    np.save("x.npy", x)
+    assert cli.main(["train", *SMALL, "--data", "x.npy", "--likelihood", "gaussian", "--batch-size", "10"]) == 0
+    err = capsys.readouterr().err
+    assert f"see row {bad_val} (counted from 0) of the file, among the validation rows, with absolute values up to 9.97" in err
+    assert f"see row {bad_train} (counted from 0) of the file, among the training rows, with absolute values up to 9.97" in err

@@ -15,6 +15,8 @@ from npvae.app import report, run_folder, settings
 from npvae.app.interruption import Interruption
 from npvae.app.pictures import draw_pictures, save_picture
 from npvae.core.checks import NpvaeWarning
+from npvae.data import Scaling
+from npvae.data.rows import Rows
 from npvae.training import checkpoint
 from npvae.training.state import plain
 
@@ -23,8 +25,6 @@ SECONDS_BETWEEN_SAVES = 60  # within an epoch
 
 def train(args):
     """`npvae train`."""
-    from npvae.data.rows import Rows
-
     resumed = args.resume and has_begun(args)
     kind, arguments, config = told.of_resumed_run(args) if resumed else (*told.of_new_run(args), None)
     dataset = load_data(arguments)
@@ -35,7 +35,7 @@ def train(args):
     settings.check_scale(model, arguments)
     step_settings = settings.step_settings(kind, arguments, math.ceil(len(dataset.x_train) / arguments["batch_size"]))
     settings.check_step_settings(model, step_settings)
-    rows = Rows.of(model, dataset.x_train, "training data"), Rows.of(model, dataset.x_val, "validation data")
+    rows = rows_of(model, dataset)
     folder = Path(args.out) if resumed else run_folder.new_folder(args.out, _default_name(arguments, kind))
     with run_folder.exclusive(folder):
         if not resumed:
@@ -76,12 +76,18 @@ def print_notes(config, arguments, n_rows, state):
                   f"{arguments['epochs']} epochs now, not {config['arguments']['epochs']}")  # fmt: skip
 
 
-def load_data(arguments):
-    """The data of a run."""
+def load_data(arguments, scaling=None):
+    """The data of a run; scaling: that of its training, if there was one."""
     from npvae import data
 
-    return data.load(arguments["data"], arguments["data_dir"], progress=True, scale=arguments["scale"],
-                     image_shape=settings.image_shape(arguments))  # fmt: skip
+    scale = arguments["scale"] if scaling is None else scaling
+    return data.load(arguments["data"], arguments["data_dir"], True, scale, settings.image_shape(arguments))
+
+
+def rows_of(model, dataset):
+    """The training and the validation rows of a data set, checked for the model."""
+    train, val = Rows.of(model, dataset.x_train, "training data"), Rows.of(model, dataset.x_val, "validation data")
+    return replace(train, numbers=dataset.numbers_train), replace(val, numbers=dataset.numbers_val)
 
 
 def _default_name(arguments, kind):
@@ -168,17 +174,14 @@ def _data_of_run(args, arguments, config):
     """The data of a run, in --data-dir if that is given; a warning if they are not those that it was trained on."""
     if args.data_dir is not None:
         arguments = {**arguments, "data_dir": args.data_dir}
-    dataset = load_data(arguments)
-    change = run_folder.data_have_changed(args.run_folder, config, dataset)
-    if change:
+    dataset = load_data(arguments, Scaling.from_json(config["scaling"]))
+    if change := run_folder.data_have_changed(args.run_folder, config, dataset):
         warnings.warn(change, NpvaeWarning, stacklevel=2)
     return dataset
 
 
 def _validation_rows(model, dataset, seed):
     """The validation rows of a dataset as a batch of model input."""
-    from npvae.data.rows import Rows
-
     rows = Rows.of(model, dataset.x_val, "validation rows")
     return rows.batch(np.arange(len(rows)), np.random.default_rng(seed))
 
@@ -222,7 +225,6 @@ def measures_of(model, batch, args, final_settings):
 def sample(args):
     """`npvae sample`."""
     from npvae.app import plots
-    from npvae.data import Scaling
 
     model, _, config = _trained_model(args)
     if not hasattr(model, "sample"):

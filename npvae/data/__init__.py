@@ -59,6 +59,8 @@ class Dataset(NamedTuple):
     image_shape: tuple | None  # (rows, columns) with product D, if the rows are images
     scaling: Scaling | None = None  # how the rows became x; None where nothing was done
     digest: str = ""  # SHA-256 over rows and labels as they were before scaling
+    numbers_train: np.ndarray | None = None  # (n,) of the rows in the user's file
+    numbers_val: np.ndarray | None = None  # (n_val,)
 
     def in_own_units(self, x):
         """Rows x (..., D) as they were trained on, or what a model makes of them, in the units of the data set."""
@@ -70,8 +72,8 @@ def load(data="ising", data_dir=None, progress=False, scale=None, image_shape=No
     or OSError if it cannot be had.
 
     scale        None: values as they are (of uint8 see `npvae.core.levels`); a positive number that all values are divided by;
-                 or "standardise": every column of x_train gets mean 0 and standard deviation 1, a constant one 0, and x_val is
-                 treated with the same numbers
+                 "standardise": every column of x_train gets mean 0 and standard deviation 1, a constant one 0, and x_val is
+                 treated with the same numbers; or the Scaling of another data set
     image_shape  (rows, columns) of the image that a row is, or "none" where rows are no images (spectra, curves). If not given:
                  the shape in the file, (n, rows, columns) with or without a channel axis of 1; rows that are flat in the file
                  are square images if their length is a square and they are bool, uint8 or, after division by a number `scale`,
@@ -83,10 +85,11 @@ def load(data="ising", data_dir=None, progress=False, scale=None, image_shape=No
     dataset = _as_it_is(os.path.expanduser(data), None if data_dir is None else os.path.expanduser(data_dir), progress)
     digest = digest_of(dataset.x_train, dataset.x_val, dataset.labels_val)
     x_train, x_val, scaling = scaled(dataset.x_train, dataset.x_val, scale)
-    shape = shape_of_images(dataset, x_train if scale != STANDARDISE else dataset.x_train, image_shape)
+    one_for_all = scaling is None or np.ndim(scaling.shift) == 0
+    shape = shape_of_images(dataset, x_train if one_for_all else dataset.x_train, image_shape)
     description = dataset.description
     if scale is not None:
-        description += ", standardised" if scale == STANDARDISE else f", divided by {scale:g}"
+        description += f", divided by {scaling.factor:g}" if one_for_all else ", standardised"
     return dataset._replace(description=description, x_train=x_train, x_val=x_val, image_shape=shape, scaling=scaling,
                             digest=digest)  # fmt: skip
 
@@ -116,6 +119,10 @@ def scaled(x_train, x_val, scale):
         shift, factor = x_train.mean(axis=0, dtype=np.float64), x_train.std(axis=0, dtype=np.float64)  # (D,)
         constant = x_train.min(axis=0) == x_train.max(axis=0)  # rounding may leave it a deviation that is not 0
         shift[constant], factor[constant] = x_train[0, constant], 1
+    elif isinstance(scale, Scaling):
+        shift, factor = scale
+        if np.size(shift) not in (1, x_train.shape[1]):
+            raise ValueError(f"a scaling of {np.size(shift)} columns cannot be that of rows of {x_train.shape[1]}")
     elif isinstance(scale, str):
         raise ValueError(f"scale must be a positive number or {STANDARDISE}; got {scale!r}")
     else:
@@ -183,4 +190,5 @@ def _own(path):
     n_val = max(1, round(VALIDATION_SHARE * len(x)))
     train, val = np.sort(order[n_val:]), np.sort(order[:n_val])
     description = f"{path.name}, {len(train):,} rows to train on, {len(val):,} to validate on"
-    return Dataset(description, x[train], x[val], None if labels is None else labels[val], "label", image_shape)
+    labels_val = None if labels is None else labels[val]
+    return Dataset(description, x[train], x[val], labels_val, "label", image_shape, numbers_train=train, numbers_val=val)

@@ -26,6 +26,7 @@ class Rows:
     binarize: bool  # draw ones with the probability of the grey level
     dtype: np.dtype  # of the batches
     ops: ModuleType  # the table of ops, whose `binarize` is called
+    numbers: np.ndarray | None = None  # (n,) of the rows in the user's file, where they are a part of it
 
     @classmethod
     def of(cls, model, data, name, binarize=True, decides=True):

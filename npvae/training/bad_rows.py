@@ -32,8 +32,10 @@ def in_words(found, rows, whose):
     if not found:
         return f"no single row of the {whose} data is the cause"
     more = " and perhaps others" if len(found) == MAX_NAMED_ROWS else ""
-    numbers = f"row{'s' * (len(found) > 1)} {', '.join(map(str, found))}{more} (counted from 0)"
-    return f"see {numbers} of the {whose} data, with absolute values up to {largest(rows, found):.4g}"
+    numbers = found if rows.numbers is None else rows.numbers[found].tolist()  # of the file, if they are known
+    named = f"row{'s' * (len(found) > 1)} {', '.join(map(str, numbers))}{more} (counted from 0)"
+    place = f"of the {whose} data" if rows.numbers is None else f"of the file, among the {whose} rows"
+    return f"see {named} {place}, with absolute values up to {largest(rows, found):.4g}"
 
 
 def largest(rows, index=slice(None)):
