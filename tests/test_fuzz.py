@@ -22,7 +22,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import npvae
-from npvae.app import commands, run_folder
+from npvae import data
+from npvae.app import arguments as told
+from npvae.app import run_folder
 from npvae.app import settings as app_settings
 from npvae.core import files
 from npvae.data import arrays, mnist
@@ -131,13 +133,16 @@ def run_in(folder):
     """A run folder with a checkpoint in the middle of an epoch and a config."""
     faults.stopped_at(folder, 9)
     arguments = {**app_settings.defaults(npvae.VAE), "model": "vae", "data_dir": None, "workers": None}
-    run_folder.write_config(folder, arguments, npvae.VAE(12, 2, (6,)), (3, 4))
+    x = np.eye(12)
+    scaling = data.Scaling(np.zeros(12), np.ones(12))
+    dataset = data.Dataset("", x, x, None, "label", (3, 4), scaling, "0" * 64)
+    run_folder.write_config(folder, arguments, npvae.VAE(12, 2, (6,)), dataset)
     return folder
 
 
 def read_config(path):
     """All that a command reads of a config, and does with it before it looks at data or checkpoints."""
-    kind, arguments, config = commands._config(path.parent)
+    kind, arguments, config = told.of_run(path.parent)
     run_folder.changes_since(config)
     if arguments["model"] == "vae":
         app_settings.step_settings(kind, arguments, 3)
