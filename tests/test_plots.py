@@ -66,6 +66,9 @@ def test_loss_curves_show_each_term_of_both_parts(tmp_path, n, val):
     low, high = figure.axes[0].get_xlim()
     ticks = [tick for tick in figure.axes[0].get_xticks() if max(low, 0.5) <= tick <= min(high, n + 0.5)]
     assert ticks == ([1, 2, 5, 10, 20] if n == 40 else np.round(ticks).tolist())  # whole epochs
+    figure.canvas.draw()
+    shown = [label.get_text() for label in figure.axes[0].get_xticklabels() if label.get_position()[0] in ticks]
+    assert shown == [f"{tick:.0f}" for tick in ticks]
 
 
 def test_a_term_that_is_not_always_0_is_shown(tmp_path):

@@ -17,7 +17,7 @@ finally:
     os.environ |= {"MPLBACKEND": chosen} if chosen else {}
 from matplotlib import colormaps, style
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from scipy.special import ndtri
 
 from npvae.core.files import replace_file
@@ -65,7 +65,7 @@ def history(history, model):
         if len(history) >= 10:  # spread out the first epochs, in which most happens
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.xaxis.set_major_formatter(ScalarFormatter())
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axes.xaxis.set_minor_locator(NullLocator())
         else:
             axes.set_xlim(0.5, len(history) + 0.5)  # else a single epoch has ticks at fractions of it
