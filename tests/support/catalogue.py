@@ -29,8 +29,8 @@ Written by `python tests/support/catalogue.py`. {right} right and {wrong} wrong 
 them, are in [hand_written](hand_written). A case is a forward/backward pair, or a scalar function with its gradient; pairs
 are contracted with fixed weights for the checks that take scalar functions. At a tie (relu at 0) each subgradient is right.
 Of {unknowable} right ones no check can know, say because the function draws noise: *inconclusive* is the best verdict there.
-A wrong gradient whose error is below what a check claims to see ({sight}) does not
-count for it. False verdicts are **bold**."""
+A wrong gradient whose error is below what a check claims to see does not count for it ({sight}).
+False verdicts are **bold**."""
 
 
 def inputs(case, check):
@@ -100,7 +100,7 @@ def is_good(case, verdict):
 def as_markdown(table):
     """The text of tests/support/catalogue.md."""
     right, wrong = (sum(case.wrong == which for case in CASES) for which in (False, True))
-    sight = ", ".join(f"{check.split('.')[0]} {error:.0e}" for check, error in SIGHT.items())
+    sight = ", ".join(f"{check.split('.')[0]} {error:.0e}".replace("e-0", "e-") for check, error in SIGHT.items())
     unknowable = sum(bool(case.unknowable) for case in CASES)
     lines = [
         "# The checks, judged on hand-written gradients", "",

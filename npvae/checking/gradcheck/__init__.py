@@ -70,9 +70,9 @@ entries at kinks or in doubt); directional_check and taylor_test take some 150 a
 
 The files: `pairs` has check_pair, `usage` how backward is used, `excuses` rounding and ties; `directions` has
 directional_check; `differences` has taylor_test, fd_check and adjoint_test, `entries` what is done in each entry;
-`derivatives` the differences and their errors, `extrapolation` their limits, `complex_step` the complex step and its
-confirmation; `assertions`, `report` and `arguments` are what they say. The folder needs NumPy and nothing else: copy it to
-where you want it.
+`derivatives` and `extrapolation` the differences and their errors, `complex_step` the complex step and its confirmation;
+`assertions`, `report` and `arguments` are what they say. The folder needs NumPy and nothing else: copy it to where you want
+it.
 """
 
 from .arguments import EPS

@@ -30,7 +30,7 @@ OUTSIDE = (
     "that may be right; move theta"
 )
 MANY = 2000  # entries among which ties are looked for one by one
-ENOUGH = 25  # entries looked into, after which one wrong entry settles the matter
+ENOUGH = 4  # entries looked into, after which one wrong entry settles the matter
 
 
 class Entries(NamedTuple):

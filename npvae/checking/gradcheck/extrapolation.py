@@ -1,4 +1,4 @@
-"""Slopes at halved steps extrapolated to h = 0 (Richardson), two-sided and on each side, with an estimate of their errors."""
+"""Extrapolation of differences to a step of zero, in windows of neighbouring steps, with estimates of the errors."""
 
 from typing import NamedTuple
 
