@@ -22,7 +22,7 @@ MAX_ENTRIES = 2000  # finite differences entry by entry are for models of at mos
 LEGEND = """
 complex step         Im f(x + ih)/h, h = 1e-20: every entry, error over the largest at most 1e-12; models: along random
                      directions, tensor by tensor and jointly, at most 1e-13 of the sum of the terms
-finite differences   central, h = 1e-5, norm-wise at most 1e-6
+finite differences   central, extrapolated to h = 0, norm-wise at most 1e-6
 Taylor               order at which the remainder of f(x + hv) falls, at least 1.9 (of a wrong gradient: 1); 2.00 where linear
 float32              against float64, error over the largest entry at most 1e-5
 invariants           linear in the upstream gradient, or mean of the rows' gradients and the same in one call: at most 1e-13;

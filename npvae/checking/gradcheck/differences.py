@@ -36,7 +36,7 @@ def taylor_test(f, theta, grad=None, seed=0, assert_passed=True, threshold=None,
     and there is no order: then the control alone shows that an error would be seen. Where the order is below 1.9 or the
     control fails, f'(v) by extrapolated differences decides: g·v is wrong if it differs by more than threshold (1e-6) of
     Σ|g_i v_i|, than atol Σ|v_i|, and than ten times the error that the differences estimate. Relative errors below about
-    1e-6 are not seen, nor which entry is wrong. Farrell et al. 2013.
+    1e-5 are not seen, nor which entry is wrong. Farrell et al. 2013.
     """
     problem = as_problem(f, theta, grad)
     f, theta, grad = problem.f, problem.theta, problem.grad
