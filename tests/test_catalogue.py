@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import catalogue
-import peers
+import other_checks
 import pytest
 from catalogue import INCONCLUSIVE, OURS, PASSED, REFUSED, REJECTED
 from hand_written import CASES, Pair, Scalar
@@ -71,7 +71,7 @@ def test_every_case_says_what_it_is():
 
 def test_the_others_are_run_as_they_are():
     """Each passes a right gradient and rejects a wrong one that is easy."""
-    for check, run in peers.CHECKS.items():
+    for check, run in other_checks.CHECKS.items():
         if run is not None:
             assert catalogue.their_verdict(BY_NAME["great circle"], check)[0] == PASSED
             assert catalogue.their_verdict(BY_NAME["great circle without the cosine"], check)[0] == REJECTED

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))  # where hand_written and peers are
+sys.path.insert(0, str(Path(__file__).parent))  # where hand_written and other_checks are
 
-import peers
+import other_checks
 from hand_written import CASES, Pair
 from hand_written.conversions import contracted, flattened
 
@@ -23,7 +23,7 @@ from npvae.checking import gradcheck
 
 PASSED, INCONCLUSIVE, REFUSED, REJECTED = VERDICTS = "passed", "inconclusive", "refused", "rejected"
 OURS = ("check_pair", "directional_check", "taylor_test", "fd_check", "assert_gradients")
-SIGHT = {"taylor_test": 1e-5, "fd_check": 1e-6, **peers.SIGHT}  # the smallest relative errors that these claim to see
+SIGHT = {"taylor_test": 1e-5, "fd_check": 1e-6, **other_checks.SIGHT}  # the smallest relative errors that these claim to see
 ABOUT = """\
 Written by `python tests/support/catalogue.py`. {right} right and {wrong} wrong gradients, in the styles in which people write
 them, are in [hand_written](hand_written). A case is a forward/backward pair, or a scalar function with its gradient; pairs
@@ -63,12 +63,12 @@ def our_verdict(case, check):
 
 def their_verdict(case, check):
     """What another project's check says to the case as a function of one flat vector, and its text."""
-    if case.only_pair or peers.CHECKS[check] is None:
+    if case.only_pair or other_checks.CHECKS[check] is None:
         return None
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            return peers.CHECKS[check](*flattened(inputs(case, check)))
+            return other_checks.CHECKS[check](*flattened(inputs(case, check)))
     except Exception as error:
         return REFUSED, f"{type(error).__name__}: {error}"
 
@@ -108,7 +108,7 @@ def as_markdown(table):
         "| check | right: passed | inconclusive | refused | called wrong | wrong: rejected | inconclusive | refused | passed |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
         *(row_of(check, row) for check, row in table.items()), "",
-        peers.NOTES, "",
+        other_checks.NOTES, "",
         "## The cases", "", *topics(), "",
         "## Every false verdict, and what npvae's checks left open", "", *complaints(table),
     ]  # fmt: skip
@@ -144,7 +144,7 @@ def topics():
 
 
 def complaints(table):
-    """The names behind the numbers that are not as they should be; of the peers the false verdicts only."""
+    """The names behind the numbers that are not as they should be; of other people's checks the false verdicts only."""
     lines = []
     for check, row in table.items():
         groups = {}
@@ -173,4 +173,4 @@ if __name__ == "__main__":
     if sys.argv[1:]:
         show(sys.argv[1:])
     else:
-        print(as_markdown(verdicts([*OURS, *peers.CHECKS])), end="")
+        print(as_markdown(verdicts([*OURS, *other_checks.CHECKS])), end="")

@@ -85,4 +85,4 @@ SciPy's own tests ask that it is below 1.5e-7. The rule of cs231n calls a relati
 right; between the two stands *inconclusive*. Of JAX the rule of check_vjp in float64 is written out for NumPy code. PyTorch's
 gradcheck is run itself, with its defaults. Where no check can know, those without a third verdict can only say *wrong*. The
 `threshold=` that some cases ask of npvae, because a guard is meant, the others are not given. The sources of the tolerances
-are in [peers.py](peers.py)."""
+are in [other_checks.py](other_checks.py)."""
