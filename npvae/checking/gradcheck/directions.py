@@ -19,7 +19,7 @@ from .arguments import (
     relative_error,
     sizes,
 )
-from .complex_step import STEP, ComplexStepError, complex_slope, confirmation, rounding_of
+from .complex_step import DIRECTIONS, STEP, ComplexStepError, complex_slope, confirmation, rounding_of
 from .derivatives import SURE, derivative, number
 from .entries import OUTSIDE, WIDEST, counted_twice, ties_in, wrong_at_tie
 from .report import Report, Row, conclude
@@ -52,7 +52,7 @@ def directional_check(f, theta, grad=None, n_directions=5, seed=0, assert_passed
 
 def direction_row(problem, names, n_directions, rng, threshold, atol):
     """The Row for random directions in the tensors of names: by the complex step where it goes, else by differences."""
-    found = confirmation(problem.f, problem.theta, names)
+    found = confirmation(problem.f, problem.theta, names, directions=1 if len(problem.theta) > 1 else DIRECTIONS)
     if found.ok:
         try:
             row = Directions(problem, names, threshold or DIRECTIONAL_THRESHOLD, atol, complex_step=True).row(n_directions, rng)

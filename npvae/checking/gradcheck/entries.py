@@ -30,6 +30,7 @@ OUTSIDE = (
     "that may be right; move theta"
 )
 MANY = 2000  # entries among which ties are looked for one by one
+LARGE, GROUP = 256, 64  # arrays of more than LARGE entries are first judged by GROUP entries moved together
 ENOUGH = 4  # entries looked into, after which one wrong entry settles the matter
 
 
@@ -169,46 +170,103 @@ def zero_to_rounding(grad, reference, error, natural):
 
 
 def entry_slopes(F, x, grad, threshold, atol, valid=None):
-    """The Entries of F at x, with the ladder where the quick look does not confirm grad."""
-    size, here = sizes(x), F(x)
-
-    def at(k, h):
-        z = shifted(x, k, h)
-        return number(F, z) if valid is None or valid(z) else math.nan
-
-    v = random_direction({"x": x}, ["x"], generator(0, "noise"), by_entry=True)["x"]
-    along = derivative(lambda t: F(x + t * v), 1.0, here=here)
-    noise = along.noise if math.isfinite(along.noise) else 0.0
-    h = np.stack([few_bits(size) * 0.5**j for j in QUICK])
-    ahead, behind = np.empty((2, *h.shape))
-    for k in np.ndindex(x.shape):
-        for i in range(len(QUICK)):
-            ahead[(i, *k)], behind[(i, *k)] = at(k, h[(i, *k)]), at(k, -h[(i, *k)])
-    quick = window(h, ahead, behind, here, noise)
-    value, error, left, right = (np.array(part) for part in (quick.value, quick.error, quick.left, quick.right))
-    tie, wrong = np.zeros(x.shape, dtype=bool), np.zeros(x.shape, dtype=bool)
-    scale = max(np.abs(grad).max(), atol / threshold)
-    misfit = np.abs(value - grad)
-    settled = (misfit <= 0.3 * threshold * scale) & (error <= 0.05 * threshold * scale) & ~quick.split
-    order = np.argsort(np.where(settled, -1.0, np.nan_to_num(misfit, nan=np.inf)), axis=None)[::-1]
-    natural = float(np.nanmax([0.0, abs(here) / size.max(), np.abs((ahead[0] - here) / h[0]).max(), np.abs(along.value)]))
-    for looked, flat in enumerate(order[: int((~settled).sum())]):
-        k = np.unravel_index(flat, x.shape)
-        if looked >= ENOUGH and wrong.any():
-            break
-        slope = entry_slope(at, k, size, here, noise, float(grad[k]), 0.02 * threshold * scale, atol)
-        value[k], error[k], left[k], right[k], tie[k] = slope[:5]
-        allowed = max(threshold * max(scale, abs(slope.value)), atol)
-        wrong[k] = abs(slope.value - grad[k]) > allowed and not slope.supports(float(grad[k]))
-        if slope.tie and wrong[k]:
-            wrong[k] = wrong_at_tie(F, x, k, slope, float(grad[k]))
-        wrong[k] |= not math.isfinite(here)
-    return Entries(value, error, left, right, tie, wrong, natural)
+    """The Entries of F at x: large arrays in groups, what these do not settle by a quick look at each entry, and what that does
+    not settle on the ladder."""
+    search = Search(F, x, grad, threshold, atol, valid)
+    groups = np.array_split(np.arange(x.size), math.ceil(x.size / GROUP)) if x.size > LARGE else [np.arange(x.size)]
+    if x.size > LARGE:
+        groups = sorted(filter(search.open_group, groups), key=search.misfit_of, reverse=True)
+    for group in groups:
+        if not search.wrong.any():
+            search.climb(search.open_entries(group))
+    return search.entries()
 
 
-def entry_slope(at, k, size, here, noise, g, good, atol):
-    """The Slope in entry k: a second, thorough search where the first one speaks against g."""
-    slope = derivative(lambda h: at(k, h), float(size[k]), noise, good, here)
-    if not slope.supports(g) or slope.tie:
-        slope = derivative(lambda h: at(k, h), float(size[k]), noise, 0.0, here, thorough=True)
-    return slope
+class Search:
+    """The search for the derivatives of F in the entries of x, which ends where they confirm grad or speak against it."""
+
+    def __init__(self, F, x, grad, threshold, atol, valid):
+        self.F, self.x, self.threshold, self.atol, self.valid = F, x, threshold, atol, valid
+        self.grad, self.size, self.here = grad.flatten(), sizes(x).flatten(), F(x)
+        self.scale = max(np.abs(grad).max(), atol / threshold)
+        self.value, self.left, self.right, self.error = self.grad.copy(), self.grad.copy(), self.grad.copy(), np.zeros(x.size)
+        self.tie, self.wrong = np.zeros(x.size, dtype=bool), np.zeros(x.size, dtype=bool)
+        self.along, self.natural = None, 0.0
+        self.seen(abs(self.here) / self.size.max())
+
+    def at(self, z):
+        return number(self.F, z) if self.valid is None or self.valid(z) else math.nan
+
+    def moved(self, k, h):
+        """F where entry k, counted through the array, is moved by h."""
+        return self.at(shifted(self.x, np.unravel_index(k, self.x.shape), h))
+
+    def seen(self, slope):
+        """A derivative of this size may well be here."""
+        self.natural = float(np.nanmax([self.natural, slope]))
+
+    def settled(self, misfit, error, unit=1.0):
+        """Whether a derivative, times unit, agrees with grad well within the threshold of each entry."""
+        allowed = self.threshold * self.scale * unit
+        return (misfit <= 0.3 * allowed) & (error <= 0.05 * allowed)
+
+    def open_group(self, group):
+        """Whether the slope along a random direction in these entries leaves anything open. A misfit d·v is shared out, so that
+        the norm of the shares is the expected norm of d."""
+        v = np.zeros(self.x.size)
+        v[group] = random_direction({"x": self.size[group]}, ["x"], generator(int(group[0]), "group"), by_entry=True)["x"]
+        along, v = v.reshape(self.x.shape), v[group]
+        slope = derivative(lambda t: self.at(self.x + t * along), 1.0, here=self.here)
+        misfit = slope.value - float(self.grad[group] @ v)
+        self.value[group] += misfit * np.sign(v) / np.linalg.norm(v)
+        self.error[group] = slope.error / np.linalg.norm(v)
+        return slope.tie or not self.settled(abs(misfit), slope.error, np.abs(v).min())
+
+    def misfit_of(self, group):
+        return np.nan_to_num(np.abs(self.value[group[0]] - self.grad[group[0]]), nan=np.inf)
+
+    def open_entries(self, group):
+        """Those that a quick look at each does not settle, the worst first."""
+        h = few_bits(self.size[group]) * 0.5 ** np.array(QUICK)[:, None]
+        ahead, behind = np.empty((2, *h.shape))
+        for i, n in np.ndindex(h.shape):
+            ahead[i, n], behind[i, n] = self.moved(group[n], h[i, n]), self.moved(group[n], -h[i, n])
+        quick = window(h, ahead, behind, self.here, 0.0)
+        self.value[group], self.error[group], self.left[group], self.right[group] = quick[:4]
+        self.seen(np.abs((ahead[0] - self.here) / h[0]).max())
+        misfit = np.abs(quick.value - self.grad[group])
+        unsettled = ~(self.settled(misfit, quick.error) & ~quick.split)
+        order = np.argsort(np.nan_to_num(misfit, nan=np.inf))[::-1]
+        return group[order[unsettled[order]]]
+
+    def climb(self, open_entries):
+        """Look at these entries on the ladder of steps, until some of them have shown that grad is wrong."""
+        if open_entries.size and self.along is None:
+            v = random_direction({"x": self.x}, ["x"], generator(0, "noise"), by_entry=True)["x"]
+            self.along = derivative(lambda t: self.F(self.x + t * v), 1.0, here=self.here)
+            self.seen(abs(self.along.value))
+        for looked, k in enumerate(open_entries):
+            if looked >= ENOUGH and self.wrong.any():
+                return
+            self.judge(k)
+
+    def judge(self, k):
+        """What the ladder says of entry k: once more and thoroughly where the first search speaks against grad."""
+        noise, g, size = self.along.noise if math.isfinite(self.along.noise) else 0.0, float(self.grad[k]), float(self.size[k])
+
+        def phi(h):
+            return self.moved(k, h)
+
+        slope = derivative(phi, size, noise, 0.02 * self.threshold * self.scale, self.here)
+        if not slope.supports(g) or slope.tie:
+            slope = derivative(phi, size, noise, 0.0, self.here, thorough=True)
+        self.value[k], self.error[k], self.left[k], self.right[k], self.tie[k] = slope[:5]
+        allowed = max(self.threshold * max(self.scale, abs(slope.value)), self.atol)
+        self.wrong[k] = abs(slope.value - g) > allowed and not slope.supports(g)
+        if slope.tie and self.wrong[k]:
+            self.wrong[k] = wrong_at_tie(self.F, self.x, np.unravel_index(k, self.x.shape), slope, g)
+        self.wrong[k] |= not math.isfinite(self.here)
+
+    def entries(self):
+        found = (self.value, self.error, self.left, self.right, self.tie, self.wrong)
+        return Entries(*(part.reshape(self.x.shape) for part in found), self.natural)
