@@ -137,7 +137,7 @@ def loss_function(case):
     def loss(theta):
         twin = twins["c" if any(value.dtype.kind == "c" for value in theta.values()) else "f"]
         for name, value in theta.items():
-            twin.parameters[name] = value
+            np.copyto(twin.parameters[name], value)
         return twin.forward(*case.batch, case.noise, **case.settings)[0].loss
 
     return loss

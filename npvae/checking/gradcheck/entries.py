@@ -20,7 +20,7 @@ from .arguments import (
     sizes,
 )
 from .derivatives import SURE, derivative, number
-from .extrapolation import window
+from .extrapolation import Window, window
 from .report import Row
 
 QUICK = (5, 6, 7)  # the steps size/2^j of the first look at each entry; only entries that it does not settle are looked into
@@ -30,7 +30,7 @@ OUTSIDE = (
     "that may be right; move theta"
 )
 MANY = 2000  # entries among which ties are looked for one by one
-LARGE, GROUP = 256, 64  # arrays of more than LARGE entries are first judged by GROUP entries moved together
+GROUP = 16  # entries that are first moved together, to look at each only where they leave something open
 ENOUGH = 4  # entries looked into, after which one wrong entry settles the matter
 
 
@@ -170,15 +170,14 @@ def zero_to_rounding(grad, reference, error, natural):
 
 
 def entry_slopes(F, x, grad, threshold, atol, valid=None):
-    """The Entries of F at x: large arrays in groups, what these do not settle by a quick look at each entry, and what that does
-    not settle on the ladder."""
+    """The Entries of F at x: entries of similar size are moved together; where these speak against grad, a quick look at each
+    follows, and where that leaves one open, the ladder."""
     search = Search(F, x, grad, threshold, atol, valid)
-    groups = np.array_split(np.arange(x.size), math.ceil(x.size / GROUP)) if x.size > LARGE else [np.arange(x.size)]
-    if x.size > LARGE:
-        groups = sorted(filter(search.open_group, groups), key=search.misfit_of, reverse=True)
-    for group in groups:
-        if not search.wrong.any():
-            search.climb(search.open_entries(group))
+    entries = np.arange(x.size)
+    if x.size > GROUP:
+        groups = np.array_split(np.argsort(search.size, kind="stable"), math.ceil(x.size / GROUP))
+        entries = np.concatenate([entries[:0], *filter(search.open_group, groups)])
+    search.climb(search.open_entries(entries))
     return search.entries()
 
 
@@ -208,7 +207,7 @@ class Search:
     def settled(self, misfit, error, unit=1.0):
         """Whether a derivative, times unit, agrees with grad well within the threshold of each entry."""
         allowed = self.threshold * self.scale * unit
-        return (misfit <= 0.3 * allowed) & (error <= 0.05 * allowed)
+        return misfit <= 0.3 * allowed and error <= 0.05 * allowed
 
     def open_group(self, group):
         """Whether the slope along a random direction in these entries leaves anything open. A misfit d·v is shared out, so that
@@ -216,32 +215,40 @@ class Search:
         v = np.zeros(self.x.size)
         v[group] = random_direction({"x": self.size[group]}, ["x"], generator(int(group[0]), "group"), by_entry=True)["x"]
         along, v = v.reshape(self.x.shape), v[group]
-        slope = derivative(lambda t: self.at(self.x + t * along), 1.0, here=self.here)
-        misfit = slope.value - float(self.grad[group] @ v)
-        self.value[group] += misfit * np.sign(v) / np.linalg.norm(v)
+
+        def phi(t):
+            return self.at(self.x + t * along)
+
+        slope, unit, expected = self.quick_look(phi, 1.0), np.abs(v).min(), float(self.grad[group] @ v)
+        done = not slope.split and self.settled(abs(slope.value - expected), slope.error, unit)
+        if not done:
+            slope = derivative(phi, 1.0, here=self.here)
+            done = not slope.tie and self.settled(abs(slope.value - expected), slope.error, unit)
+        self.value[group] += (slope.value - expected) * np.sign(v) / np.linalg.norm(v)
         self.error[group] = slope.error / np.linalg.norm(v)
-        return slope.tie or not self.settled(abs(misfit), slope.error, np.abs(v).min())
+        return not done
 
-    def misfit_of(self, group):
-        return np.nan_to_num(np.abs(self.value[group[0]] - self.grad[group[0]]), nan=np.inf)
+    def quick_look(self, phi, size):
+        """The Window of three large steps."""
+        h = float(few_bits(size)) * 0.5 ** np.array(QUICK)
+        ahead, behind = (np.array([phi(sign * step) for step in h]) for sign in (1, -1))
+        self.seen(abs(ahead[0] - self.here) / h[0])
+        return Window(*map(float, window(h, ahead, behind, self.here, 0.0)))
 
-    def open_entries(self, group):
-        """Those that a quick look at each does not settle, the worst first."""
-        h = few_bits(self.size[group]) * 0.5 ** np.array(QUICK)[:, None]
-        ahead, behind = np.empty((2, *h.shape))
-        for i, n in np.ndindex(h.shape):
-            ahead[i, n], behind[i, n] = self.moved(group[n], h[i, n]), self.moved(group[n], -h[i, n])
-        quick = window(h, ahead, behind, self.here, 0.0)
-        self.value[group], self.error[group], self.left[group], self.right[group] = quick[:4]
-        self.seen(np.abs((ahead[0] - self.here) / h[0]).max())
-        misfit = np.abs(quick.value - self.grad[group])
-        unsettled = ~(self.settled(misfit, quick.error) & ~quick.split)
-        order = np.argsort(np.nan_to_num(misfit, nan=np.inf))[::-1]
-        return group[order[unsettled[order]]]
+    def open_entries(self, entries):
+        """Those of these entries that a quick look at each does not settle, the worst first."""
+        found = []
+        for k in entries:
+            quick = self.quick_look(lambda h, k=k: self.moved(k, h), self.size[k])
+            self.value[k], self.error[k], self.left[k], self.right[k] = quick[:4]
+            misfit = abs(quick.value - self.grad[k])
+            if quick.split or not self.settled(misfit, quick.error):
+                found.append((misfit if misfit == misfit else math.inf, k))
+        return [k for _, k in sorted(found, reverse=True)]
 
     def climb(self, open_entries):
         """Look at these entries on the ladder of steps, until some of them have shown that grad is wrong."""
-        if open_entries.size and self.along is None:
+        if open_entries:
             v = random_direction({"x": self.x}, ["x"], generator(0, "noise"), by_entry=True)["x"]
             self.along = derivative(lambda t: self.F(self.x + t * v), 1.0, here=self.here)
             self.seen(abs(self.along.value))
