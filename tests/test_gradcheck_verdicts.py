@@ -134,8 +134,8 @@ def test_weights_extrapolate_series_in_powers_of_the_step(power):
     h = 0.5 ** np.arange(5)
     for degree in range(4):
         slopes = 7 + h ** (power * degree) if degree else np.full(5, 7.0)
-        np.testing.assert_allclose(LIMITS[power, 5] @ slopes, 7, rtol=1e-12)
-    assert not np.allclose(LIMITS[power, 5] @ (7 + h ** (power * 4)), 7, rtol=1e-12)
+        np.testing.assert_allclose(np.array(LIMITS[power, 5]) @ slopes, 7, rtol=1e-12)
+    assert not np.allclose(np.array(LIMITS[power, 5]) @ (7 + h ** (power * 4)), 7, rtol=1e-12)
 
 
 # Scales and conditions

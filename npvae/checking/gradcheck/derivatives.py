@@ -13,6 +13,8 @@ where that is not enough, so that no absolute step enters.
 """
 
 import math
+from bisect import insort
+from operator import neg
 from typing import NamedTuple
 
 import numpy as np
@@ -65,7 +67,8 @@ class Ladder:
     """phi(±h) on the ladder of steps, each computed once, and the windows over them."""
 
     def __init__(self, phi, scale, here, noise):
-        self.phi, self.scale, self.here, self.values, self.known = phi, few_bits(START * scale), here, {}, {}
+        self.phi, self.scale, self.here = phi, float(few_bits(START * scale)), here
+        self.values, self.known, self.starts = {}, {}, []  # starts: of the windows whose steps are all in values, descending
         self.noise = max(noise, 0.5 * EPS * abs(here))
         self.bottom, self.dead = BOTTOM, False
 
@@ -77,6 +80,9 @@ class Ladder:
         if j not in self.values:
             h = self.step(j)
             self.values[j] = number(self.phi, h), number(self.phi, -h)
+            for start in range(j - NODES + 1, j + 1):
+                if all(i in self.values for i in range(start, start + NODES)):
+                    insort(self.starts, start, key=neg)
         return self.values[j]
 
     def change(self, j):
@@ -152,18 +158,19 @@ class Ladder:
         return self.known[j]
 
     def compute(self, j):
-        values, h = np.array([self.at(i) for i in range(j, j + NODES)]), self.step(np.arange(j, j + NODES))
-        inside = np.all(np.isfinite(values), axis=0)
-        if (self.flat(j + NODES - 1) and not self.dead) or not np.any(inside):
+        steps = range(j, j + NODES)
+        h, ahead, behind = [self.step(i) for i in steps], *zip(*(self.at(i) for i in steps))
+        inside = [all(map(math.isfinite, side)) for side in (ahead, behind)]
+        if (self.flat(j + NODES - 1) and not self.dead) or not any(inside):
             return None
-        found = window(h, values[:, 0], values[:, 1], self.here, self.noise)
-        if not np.all(inside):  # at an edge of phi's domain there is one side only
-            one = found.right if inside[0] else found.left
-            side, rounding = values[:, 0 if inside[0] else 1], (2 * self.noise + EPS * abs(self.here)) / h
-            sure = extrapolated((side - self.here) / h, 1, rounding)[1]
+        found = window(h, ahead, behind, self.here, self.noise)
+        if not all(inside):  # at an edge of phi's domain there is one side only
+            side, one = (ahead, found.right) if inside[0] else (behind, found.left)
+            slopes = [(value - self.here) / step for value, step in zip(side, h)]
+            sure = extrapolated(slopes, 1, [(2 * self.noise + EPS * abs(self.here)) / step for step in h])[1]
             found = Window(one, sure, one, one, sure)
         reach = EPS * self.scale * max(abs(found.left), abs(found.right)) / h[-1] if j + NODES > EXACT else 0.0
-        return Window(*map(float, found._replace(error=found.error + reach, gap_error=found.gap_error + 4 * reach)))
+        return found._replace(error=found.error + reach, gap_error=found.gap_error + 4 * reach)
 
     def constant(self):
         """Whether phi is the same at all steps, small and large, up to its last bits."""
@@ -172,8 +179,7 @@ class Ladder:
 
     def windows(self):
         """index -> Window of all whose steps have been looked at, from the smallest steps to the largest."""
-        starts = [j for j in self.values if all(i in self.values for i in range(j, j + NODES))]
-        found = {j: self.window(j) for j in sorted(starts, reverse=True)}
+        found = {j: self.window(j) for j in self.starts}
         return {j: w for j, w in found.items() if w is not None}
 
 

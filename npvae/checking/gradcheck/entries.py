@@ -20,7 +20,7 @@ from .arguments import (
     sizes,
 )
 from .derivatives import SURE, derivative, number
-from .extrapolation import Window, window
+from .extrapolation import window
 from .report import Row
 
 QUICK = (5, 6, 7)  # the steps size/2^j of the first look at each entry; only entries that it does not settle are looked into
@@ -153,8 +153,8 @@ def ties_in(F, x, grad):
     size, here, found = sizes(x), number(F, x), []
     with np.errstate(all="ignore"):
         for k in list(np.ndindex(x.shape))[:MANY]:
-            h = float(few_bits(size[k])) * 0.5 ** np.arange(5, 8)
-            ahead, behind = (np.array([number(F, shifted(x, k, sign * step)) for step in h]) for sign in (1, -1))
+            h = [float(few_bits(size[k])) * 0.5**j for j in QUICK]
+            ahead, behind = ([number(F, shifted(x, k, sign * step)) for step in h] for sign in (1, -1))
             if window(h, ahead, behind, here, EPS * abs(here)).split:
                 slope = derivative(lambda h, k=k: F(shifted(x, k, h)), float(size[k]), here=here, thorough=True)
                 if slope.tie:
@@ -230,10 +230,10 @@ class Search:
 
     def quick_look(self, phi, size):
         """The Window of three large steps."""
-        h = float(few_bits(size)) * 0.5 ** np.array(QUICK)
-        ahead, behind = (np.array([phi(sign * step) for step in h]) for sign in (1, -1))
+        h = [float(few_bits(size)) * 0.5**j for j in QUICK]
+        ahead, behind = ([phi(sign * step) for step in h] for sign in (1, -1))
         self.seen(abs(ahead[0] - self.here) / h[0])
-        return Window(*map(float, window(h, ahead, behind, self.here, 0.0)))
+        return window(h, ahead, behind, self.here, 0.0)
 
     def open_entries(self, entries):
         """Those of these entries that a quick look at each does not settle, the worst first."""

@@ -1,5 +1,6 @@
 """Extrapolation of differences to a step of zero, in windows of neighbouring steps, with estimates of the errors."""
 
+from operator import mul
 from typing import NamedTuple
 
 import numpy as np
@@ -38,27 +39,28 @@ def weights(power, nodes):
 def limits(power, nodes):
     """Three rows of weights (3, nodes): all slopes, without the first, without the last."""
     fewer = weights(power, nodes - 1)
-    return np.stack([weights(power, nodes), np.concatenate([[0], fewer]), np.concatenate([fewer, [0]])])
+    return np.stack([weights(power, nodes), np.concatenate([[0], fewer]), np.concatenate([fewer, [0]])]).tolist()
 
 
 LIMITS = {(power, nodes): limits(power, nodes) for power in (1, 2) for nodes in range(2, NODES + 1)}
 
 
 def extrapolated(slopes, power, rounding):
-    """The limit of slopes (n, ...) at halved steps, and an estimate of its error; rounding (n, ...) is that of each slope."""
+    """The limit of slopes at halved steps, and an estimate of its error; rounding is that of each slope. Lists, since these are
+    faster than arrays for few numbers."""
     rows = LIMITS[power, len(slopes)]
-    flat = slopes.reshape(len(slopes), -1)
-    value, without_first, without_last = (row.reshape(slopes.shape[1:]) for row in rows @ flat)
-    truncation = np.maximum(np.abs(value - without_first), np.abs(value - without_last))
-    return value, truncation + (np.abs(rows[0]) @ rounding.reshape(flat.shape)).reshape(value.shape)
+    value, without_first, without_last = (sum(map(mul, row, slopes)) for row in rows)
+    truncation = max(abs(value - without_first), abs(value - without_last))
+    return value, truncation + sum(abs(weight) * r for weight, r in zip(rows[0], rounding))
 
 
 def window(h, ahead, behind, here, noise):
-    """The Window of steps h (n,) with f(h), f(-h) (n, ...) and f(0); noise is that of f."""
-    ahead_change, behind_change = ahead - here, here - behind
-    central = (ahead_change + behind_change) / (2 * h)
-    rounding = (noise + EPS * np.maximum(np.abs(ahead), np.abs(behind))) / h
-    value, error = extrapolated(central, 2, rounding)
-    right, right_error = extrapolated(ahead_change / h, 1, 2 * rounding)
-    left, left_error = extrapolated(behind_change / h, 1, 2 * rounding)
+    """The Window of the steps h with f(h), f(-h) and f(0); noise is that of f."""
+    right_slopes = [(value - here) / step for value, step in zip(ahead, h)]
+    left_slopes = [(here - value) / step for value, step in zip(behind, h)]
+    rounding = [(noise + EPS * max(abs(a), abs(b))) / step for a, b, step in zip(ahead, behind, h)]
+    doubled = [2 * r for r in rounding]
+    value, error = extrapolated([(a + b) / 2 for a, b in zip(right_slopes, left_slopes)], 2, rounding)
+    right, right_error = extrapolated(right_slopes, 1, doubled)
+    left, left_error = extrapolated(left_slopes, 1, doubled)
     return Window(value, error, left, right, right_error + left_error)
