@@ -25,12 +25,8 @@ def assert_gradients(first, second, *args, **options):
     directional = directional_check(first, second, *args, assert_passed=False, **options)
     if sum(int(np.prod(row.shape)) for row in directional.rows if row.name != "jointly") > FEW:
         return conclude(directional, True)
-    entry_options = {name: value for name, value in options.items() if name in ("threshold", "atol")}
-    if options.get("threshold") is None:
-        entry_options.pop("threshold", None)
+    entry_options = {name: options[name] for name in ("threshold", "atol") if options.get(name) is not None}
     entries = fd_check(first, second, *args, assert_passed=False, **entry_options)
-    if entries.verdict == "wrong" or directional.verdict != "inconclusive":
-        worse = entries if entries.verdict == "wrong" and directional.verdict != "wrong" else directional
-    else:
-        worse = entries
-    return conclude(Report("assert_gradients", worse.rows, worse.problems, worse.notes), True)
+    wrong = [report for report in (directional, entries) if report.wrong]
+    chosen = wrong[0] if wrong else directional if directional.passed else entries
+    return conclude(Report("assert_gradients", chosen.rows, chosen.problems, chosen.notes), True)

@@ -49,7 +49,7 @@ def taylor_test(f, theta, grad=None, seed=0, assert_passed=True, threshold=None,
             with np.errstate(all="ignore"):  # large steps may leave f's domain
                 row = taylor_row(f, theta, grad, v, threshold or TAYLOR_SIGHT, atol)
                 rows.append(without_ties(f, theta, grad, v, threshold or TAYLOR_SIGHT, atol) if row.details["tie"] else row)
-        rows = [next((row for row in rows if row.verdict == "wrong"), next((row for row in rows if row.passed), rows[0]))]
+        rows = [next((row for row in rows if row.wrong), next((row for row in rows if row.passed), rows[0]))]
     return conclude(Report("taylor_test", rows, problems, problem.notes), assert_passed)
 
 

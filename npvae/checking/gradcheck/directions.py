@@ -117,7 +117,7 @@ class Directions:
         rows += self.tied_together()
         if self.outside:
             rows = [replace(row, doubt=row.doubt or OUTSIDE) for row in rows]
-        return max(rows, key=lambda row: (row.verdict == "wrong", bool(row.doubt), row.threshold, row.error))
+        return max(rows, key=lambda row: (row.wrong, bool(row.doubt), row.threshold, row.error))
 
     def one(self, v):
         """The Row of one direction; entries at ties are left out of it once they are found."""

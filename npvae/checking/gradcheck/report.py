@@ -37,6 +37,10 @@ class Row:
     def passed(self):
         return self.verdict == "passed"
 
+    @property
+    def wrong(self):
+        return self.verdict == "wrong"
+
 
 @dataclass(frozen=True)
 class Report:
@@ -60,6 +64,10 @@ class Report:
         return self.verdict == "passed"
 
     @property
+    def wrong(self):
+        return self.verdict == "wrong"
+
+    @property
     def error(self):
         return float(np.max([row.error for row in self.rows])) if self.rows else math.nan  # NaN if any is
 
@@ -74,7 +82,7 @@ class Report:
             verdict = f"error {row.error:.1e} <= {row.threshold:.0e}"
             return f"{self.check}: passed, {row.name} {row.shape}, {verdict}{row.note and ', ' + row.note}"
         title = {"passed": "passed", "wrong": "FAILED", "inconclusive": "FAILED, inconclusive"}[self.verdict]
-        doubts = [f"! {INCONCLUSIVE}{row.name}: {row.doubt}" for row in self.rows if row.verdict == "inconclusive"]
+        doubts = [f"! {INCONCLUSIVE}{row.name}: {row.doubt}" for row in self.rows if row.doubt and not row.wrong]
         sentences = [*doubts, *(f"! {problem}" for problem in self.problems), *(f"- {note}" for note in self.notes)]
         return "\n  ".join([f"{self.check}: {title}", *table(self.rows), *sentences])
 
