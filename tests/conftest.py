@@ -7,16 +7,20 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "support")]
+
+import faults  # noqa: E402
 
 from npvae import data  # noqa: E402
 from npvae.app import cli, commands, plots  # noqa: E402
 
 PICTURES = ["grid.png", "latent.png", "loss.png", "reconstructions.png", "samples.png"]  # of a VAE of images, two latents
 SMALL = ["--hidden", "8", "--epochs", "2", "--batch-size", "50"]  # options of a run that takes no time
+TRAIN = ["train", "--data", "x.npy", "--hidden", "6", "--batch-size", "10", "--epochs", "3", "--out", "run"]
 
 
 def make_small(patch, folder):
@@ -35,6 +39,14 @@ def small_world(monkeypatch, tmp_path):
 def no_pictures(monkeypatch):
     """Pictures take ten times as long as these runs; where a test looks at something else, none are drawn."""
     monkeypatch.setattr(commands, "draw_pictures", lambda *args: {})
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch, no_pictures):
+    """A folder of one's own with the rows of `faults` in x.npy, which TRAIN learns."""
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", faults.data())
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

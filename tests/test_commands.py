@@ -406,6 +406,13 @@ def calls_of(monkeypatch, module, name):
     return calls
 
 
+def results_of(monkeypatch, module, name):
+    """What every call of a function returns from now on."""
+    results, function = [], getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *args: results.append(function(*args)) or results[-1])
+    return results
+
+
 @pytest.fixture(params=["standardise", "16"])
 def scaled_run(request, monkeypatch):
     """A function: trains a model on x.npy with --scale and --image-shape; returns the Dataset and the trained model."""
@@ -456,8 +463,7 @@ def test_the_decoded_grid_has_the_units_of_the_data(scaled_run, monkeypatch):
 @pytest.mark.parametrize("model", ["vae", "autoencoder"])
 def test_a_run_is_evaluated_and_checked_on_its_data_as_they_were_scaled(scaled_run, monkeypatch, capsys, model):
     dataset, trained = scaled_run("--model", model, *GAUSSIAN)
-    seen, batch_of = [], commands._validation_rows
-    monkeypatch.setattr(commands, "_validation_rows", lambda *a: seen.append(batch_of(*a)) or seen[-1])
+    seen = results_of(monkeypatch, commands, "_validation_rows")
     assert cli.main(["evaluate", "run", "--samples", "2"]) == 0
     np.testing.assert_array_equal(seen[0][0], npvae.model_input(trained, dataset.x_val))
     assert cli.main(["gradcheck", "run"]) == 0
@@ -468,8 +474,7 @@ def test_a_run_is_evaluated_and_checked_on_its_data_as_they_were_scaled(scaled_r
 def test_other_data_are_evaluated_with_the_scaling_of_the_run(scaled_run, monkeypatch, capsys):
     dataset, _ = scaled_run(*GAUSSIAN)
     np.save("x.npy", 3 * np.load("x.npy") + 1)
-    seen, batch_of = [], commands._validation_rows
-    monkeypatch.setattr(commands, "_validation_rows", lambda *a: seen.append(batch_of(*a)) or seen[-1])
+    seen = results_of(monkeypatch, commands, "_validation_rows")
     assert cli.main(["evaluate", "run", "--samples", "2"]) == 0
     in_file = data.load("x.npy").x_val
     np.testing.assert_allclose(seen[0][0], (in_file - dataset.scaling.shift) / dataset.scaling.factor, rtol=1e-5)

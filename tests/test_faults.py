@@ -8,9 +8,10 @@ import faults
 import numpy as np
 import pytest
 import small_models
+from conftest import TRAIN
 
 import npvae
-from npvae.app import cli, commands
+from npvae.app import cli
 from npvae.training import checkpoint, fit
 from npvae.training.state import Sums
 
@@ -79,20 +80,9 @@ def test_another_number_of_workers_is_said():
 # ---------------------------------------------------------------------------------------------------------- the command
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(commands, "draw_pictures", lambda *args: {})
-    np.save("x.npy", faults.data())
-    return tmp_path
-
-
-SMALL = ["train", "--data", "x.npy", "--hidden", "6", "--batch-size", "10", "--epochs", "3", "--out", "run"]
-
-
 @pytest.mark.usefixtures("home")
 def test_a_damaged_newest_checkpoint_is_named_in_a_warning(capsys):
-    assert cli.main(SMALL) == 0
+    assert cli.main(TRAIN) == 0
     Path("run/checkpoint.npz").write_bytes(b"damaged")
     assert cli.main(["train", "--resume", "--out", "run"]) == 0
     err = capsys.readouterr().err
@@ -103,11 +93,11 @@ def test_a_damaged_newest_checkpoint_is_named_in_a_warning(capsys):
 
 @pytest.mark.usefixtures("home")
 def test_a_run_that_was_killed_before_its_first_save_begins_again(monkeypatch):
-    assert cli.main([*SMALL[:-1], "whole"]) == 0
+    assert cli.main([*TRAIN[:-1], "whole"]) == 0
     with monkeypatch.context() as patch:
         patch.setattr(fit, "fit", lambda *args, **options: sys.exit(9))
         with pytest.raises(SystemExit):
-            cli.main(SMALL)
+            cli.main(TRAIN)
     assert not checkpoint.has_progress("run")
     assert cli.main(["train", "--resume", "--out", "run"]) == 0
     thetas = [npvae.VAE.load(f"{name}/checkpoint.npz").theta for name in ("run", "whole")]

@@ -5,29 +5,18 @@ import signal
 import sys
 import threading
 
-import faults
 import numpy as np
 import pytest
+from conftest import TRAIN
 
 import npvae
 from npvae.app import cli, commands, interruption
 from npvae.training import checkpoint, fit
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(commands, "draw_pictures", lambda *args: {})
-    np.save("x.npy", faults.data())
-    return tmp_path
-
-
-SMALL = ["train", "--data", "x.npy", "--hidden", "6", "--batch-size", "10", "--epochs", "3", "--out", "run"]
-
-
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(number, status, home, monkeypatch, capsys):
-    assert cli.main([*SMALL[:-1], "whole"]) == 0
+    assert cli.main([*TRAIN[:-1], "whole"]) == 0
     original, before = fit.fit, signal.getsignal(number)
 
     def interrupted(*args, on_step, **options):
@@ -40,7 +29,7 @@ def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(number, status, home
 
     monkeypatch.setattr(fit, "fit", interrupted)
     capsys.readouterr()
-    assert cli.main(SMALL) == status
+    assert cli.main(TRAIN) == status
     out, err = capsys.readouterr()
     assert "finishing the step, then saving; interrupt again to end at once, without saving" in err
     assert "stopped after step 13, in epoch 2 of 3; nothing is lost. Continue with:\n" in out
@@ -88,12 +77,12 @@ def test_a_note_that_cannot_be_written_keeps_nothing_from_being_saved(error, hom
         return original(*args, on_step=step, **options)
 
     monkeypatch.setattr(fit, "fit", interrupted)
-    assert cli.main(SMALL) == 130
+    assert cli.main(TRAIN) == 130
     assert checkpoint.load_progress("run")[1].step == 13
 
 
 def test_a_signal_when_there_is_nothing_left_to_do(home, monkeypatch, capsys):
-    assert cli.main(SMALL) == 0
+    assert cli.main(TRAIN) == 0
     original = fit.fit
 
     def interrupted(*args, **options):
@@ -118,7 +107,7 @@ def test_parameters_that_are_not_finite_are_not_called_saved(home, monkeypatch, 
         return original(model, *args, on_step=step, **options)
 
     monkeypatch.setattr(fit, "fit", interrupted)
-    assert cli.main(SMALL) == 130
+    assert cli.main(TRAIN) == 130
     assert "its parameters are not finite and not saved. Continue with:" in capsys.readouterr().out
     assert checkpoint.load_progress("run")[1].epoch == 1  # what was saved before
 
@@ -128,7 +117,7 @@ def test_saving_goes_on_within_an_epoch(monkeypatch):
     monkeypatch.setattr(commands, "SECONDS_BETWEEN_SAVES", -1)
     saved, save = [], checkpoint.save_progress
     monkeypatch.setattr(checkpoint, "save_progress", lambda *a, **b: (saved.append((a[2].epoch, a[2].position)), save(*a, **b)))
-    assert cli.main([*SMALL, "--epochs", "1"]) == 0
+    assert cli.main([*TRAIN, "--epochs", "1"]) == 0
     assert saved == [*((0, position) for position in range(1, 10)), (1, 0)]
 
 

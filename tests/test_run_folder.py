@@ -279,12 +279,16 @@ def test_only_one_holds_a_run_folder(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("code", [errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES])
-def test_a_lock_that_somebody_holds(code, tmp_path, monkeypatch):
-    def lock(file):
+def lock_answers(code):
+    def lock(handle):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(run_folder, "_lock", lock)
+    return lock
+
+
+@pytest.mark.parametrize("code", [errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES])
+def test_a_lock_that_somebody_holds(code, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "lock", lock_answers(code))
     with pytest.raises(BlockingIOError, match="is in use by another npvae train"), run_folder.exclusive(tmp_path):
         pass
 
@@ -292,10 +296,7 @@ def test_a_lock_that_somebody_holds(code, tmp_path, monkeypatch):
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EIO, errno.EINVAL])
 @pytest.mark.usefixtures("no_pictures")
 def test_a_file_system_without_locks_gets_a_warning(code, monkeypatch, capsys):
-    def lock(file):
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(run_folder, "_lock", lock)
+    monkeypatch.setattr(files, "lock", lock_answers(code))
     assert cli.main(["train", *SMALL, "--out", "run"]) == 0
     assert capsys.readouterr().err == (
         f"npvae: warning: the file system of run has no locks ({os.strerror(code)}): see to it that no other npvae train "

@@ -7,9 +7,7 @@ and what `npvae.training.checkpoint` writes: checkpoints and metrics.
 """
 
 import contextlib
-import errno
 import json
-import os
 import platform
 import warnings
 from importlib.metadata import version
@@ -20,8 +18,6 @@ import threadpoolctl
 from npvae.core import checks, files
 from npvae.core.checks import NpvaeWarning
 from npvae.data import Scaling
-
-HELD = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)  # what a lock that somebody holds is answered with
 
 
 def new_folder(path=None, default="run"):
@@ -190,22 +186,11 @@ def exclusive(folder):
     """
     with (Path(folder) / ".lock").open("ab") as file:
         try:
-            _lock(file)
+            files.lock(file.fileno())
         except OSError as error:
-            if error.errno in HELD:
+            if error.errno in files.HELD:
                 message = f"run folder {folder} is in use by another npvae train; name another with --out"
                 raise BlockingIOError(message) from None
             warnings.warn(f"the file system of {folder} has no locks ({error.strerror}): see to it that no other npvae train "
                           "writes there", NpvaeWarning, stacklevel=3)  # fmt: skip
         yield
-
-
-def _lock(file):
-    if os.name == "posix":
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    else:
-        import msvcrt
-
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)

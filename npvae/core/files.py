@@ -27,6 +27,7 @@ SCHEMA = 4
 MAX_RATIO = 1032  # deflate cannot do better, so a member that claims more is a lie
 TEMPORARY_NAME = re.compile(r"\.npvae-[0-9a-f]{16}\.tmp")
 A_DAY = 24 * 3600  # seconds
+HELD = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)  # what a lock that somebody holds is answered with
 CANNOT_BE_DONE = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM,
                   errno.EISDIR)  # fmt: skip  (the answers of file systems that do not sync a folder, or do not let us open it)
 
@@ -150,17 +151,27 @@ def _remove_abandoned(folder):
                         os.unlink(entry.path)
 
 
-def try_lock(handle):
-    """Lock an open file until it is closed: True, or False where somebody else holds it, or None where the system or the file
-    system has no such locks."""
-    try:
+def lock(handle):
+    """Lock an open file, given by its number, until it is closed; the system's OSError where that cannot be."""
+    if os.name == "posix":
         import fcntl
-    except ImportError:
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    else:
+        import msvcrt
+
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+
+
+def try_lock(handle):
+    """Lock an open file until it is closed: True, or False where somebody else holds it, or None where the file system has no
+    locks, or the system is Windows (where temporary files are not locked)."""
+    if os.name != "posix":
         return None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(handle)
     except OSError as error:
-        return False if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
+        return False if error.errno in HELD else None
     return True
 
 
