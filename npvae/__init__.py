@@ -14,6 +14,9 @@ stand here, then models/vae.py.
         terminal     stdout and stderr in every encoding
         pictures     the pictures of a run on the disk
         plots        every picture as a figure
+        backward_flow  backpropagation through a model, drawn: ops, values, gradients
+        op_graph     where its boxes and arrows stand
+        recording    one pass of a model, recorded: its ops and what flowed between them
     checking/    the evidence that gradients are right
         gradcheck    complex step, finite differences, Taylor and adjoint tests, for your own layers too
         cases        every op and model in every regime
@@ -96,6 +99,17 @@ from npvae.training.fit import fit
 from npvae.training.lbfgs import fit_lbfgs
 from npvae.training.optim import SGD, AdaGrad, Adam, Momentum, RMSProp
 from npvae.training.state import History
+
+
+
+def __getattr__(name):
+    """npvae.plots, which is imported when it is first used, since it brings Matplotlib."""
+    if name == "plots":
+        from npvae.app import plots
+
+        return plots
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __version__ = "0.1.0"
 

@@ -295,6 +295,7 @@ PICTURES_OF_ALL_KINDS = {
     "latent plane": lambda: plots.latent_plane(X[:, :2], np.arange(6), "digit"),
     "latent plane of quantities": lambda: plots.latent_plane(X[:, :2], X[:, 2], "temperature"),
     "one latent dimension": lambda: plots.latent_plane(X[:, :1]),
+    "backward flow": lambda: plots.backward_flow(PLANE, X),
 }
 
 

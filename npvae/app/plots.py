@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from scipy.special import ndtri
 
+from npvae.app.backward_flow import backward_flow as backward_flow
 from npvae.core.files import replace_file
 
 if chosen:

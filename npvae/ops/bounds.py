@@ -55,10 +55,10 @@ def iwae_forward(nll, kl, beta):
 def iwae_backward(dloss, cache):
     """Backward of −L_S: dnll (S, B), dkl (S, B, L)."""
     share, nll, kl, beta = cache
-    dlog_w = dloss * share / nll.shape[1]  # 1/B enters the gradient here
+    dlog_w = -dloss * share / nll.shape[1]  # 1/B enters the gradient here
     dnll, dkl = np.empty_like(nll), np.empty_like(kl)
-    dnll[:] = dlog_w  # (IWAE-nll)
-    dkl[:] = dlog_w[..., None] * beta  # (IWAE-kl) (S, B, 1) * (L,) -> (S, B, L)
+    dnll[:] = -dlog_w  # (IWAE-nll)
+    dkl[:] = -dlog_w[..., None] * beta  # (IWAE-kl) (S, B, 1) * (L,) -> (S, B, L)
     return dnll, dkl
 
 

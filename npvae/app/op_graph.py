@@ -1,0 +1,192 @@
+"""The graph of a recorded pass, and where its boxes and arrows stand on paper: rows from top to bottom, lengths in inches."""
+
+import math
+from dataclasses import dataclass, field
+from itertools import takewhile
+
+import numpy as np
+
+from npvae.app.recording import Tensor
+
+BOX_WIDTH, BOX_HEIGHT = 2.1, 0.42
+CELL_WIDTH, CELL_HEIGHT, CELL_COLUMNS = 1.62, 0.21, 3  # of a parameter beside its box
+LANE_WIDTH = 2.9
+LINE = 0.2  # height of a line of text beside an arrow
+TURN, ENTRY = 0.24, 0.22  # height of the way out to the side, and of the way in from it
+MARGIN = 0.15
+GENERIC = ("x", "h", "y")  # names that say less than what the next op calls the same array
+
+
+@dataclass
+class Node:
+    """A box: an op, the data, the loss, or what the model does outside of any pair."""
+
+    title: str
+    note: str = ""
+    parameters: list = field(default_factory=list)
+    rank: int = 0  # row
+    lane: int = 0  # column
+    x: float = 0.0  # left
+    top: float = 0.0
+    height: float = BOX_HEIGHT
+
+    @property
+    def bottom(self):
+        return self.top - self.height
+
+
+@dataclass
+class Edge:
+    """An array from one node to another, and the gradient that comes back this way."""
+
+    source: Node
+    target: Node
+    tensor: Tensor  # of the source
+    gradient: np.ndarray | None
+    name: str
+    lane: int = 0  # in which it goes down
+    x: float = 0.0  # the left end of that lane
+
+
+def graph_of(recorded, model_name):
+    """Nodes in the order of the forward pass, and edges."""
+    nodes = {id(op): Node(title_of(op), note_of(op), op.parameters) for op in recorded.ops}
+    owned = {name for op in recorded.ops for name in op.parameters}
+    own = Node(model_name, "its own arithmetic", [name for name in recorded.parameters if name not in owned])
+    data, loss = Node("input"), Node("loss", f"{recorded.loss:.5g}")
+    edges, read = [], set()
+    for i, op in enumerate(recorded.ops):
+        node = nodes[id(op)]
+        for tensor in op.inputs:
+            source, out = producer_of(tensor, recorded.ops[:i])
+            if source is not None:
+                read.add(id(out))
+                name = tensor.name if out.name in GENERIC and tensor.name not in GENERIC else out.name
+                edges.append(Edge(nodes[id(source)], node, out, tensor.gradient, name))
+            elif any(np.may_share_memory(tensor.value, given.value) for given in recorded.given):
+                if i == 0 and tensor is op.inputs[0]:
+                    edges.append(Edge(data, node, tensor, tensor.gradient, tensor.name))
+                else:
+                    node.note += f", given {tensor.name}"
+            elif tensor.gradient is not None:  # of what came before it, nothing is known
+                edges.append(Edge(own, node, tensor, tensor.gradient, tensor.name))
+    for op in recorded.ops:
+        edges += [Edge(nodes[id(op)], loss, out, out.gradient, out.name) for out in op.outputs if id(out) not in read]
+    if (own.parameters or not edges) and not any(edge.source is own for edge in edges):
+        edges.append(Edge(own, loss, Tensor("loss", np.array(recorded.loss)), np.ones(()), "loss"))
+    if any(edge.source is own for edge in edges):
+        edges += [Edge(data, own, given, None, given.name) for given in recorded.given]
+    used = {id(node) for edge in edges for node in (edge.source, edge.target)}
+    return [node for node in (data, own, *nodes.values(), loss) if id(node) in used], edges
+
+
+def title_of(op):
+    """A layer is called what its parameters are called in common; another op by its own name."""
+    words = zip(*(name.split(".") for name in op.parameters))
+    common = ".".join(first for first, *others in takewhile(lambda same: len(set(same)) == 1, words))
+    return common or op.name.replace("_", " ")
+
+
+def note_of(op):
+    """The function's name, and its settings in words."""
+    return ", ".join(word for word in (f"{op.name}_forward", op.note) if word)
+
+
+def producer_of(tensor, ops):
+    """The latest op whose output an input is, or a view of it, and that output; None and None if there is none."""
+    for op in reversed(ops):
+        for out in op.outputs:
+            if out.value.ndim and np.may_share_memory(tensor.value, out.value):
+                return op, out
+    return None, None
+
+
+def arrange(nodes, edges):
+    """Give each node its place and each edge its lane; returns width and height of all.
+
+    A node stands one row below the lowest of those that it reads. Of the nodes in one row, the one with the longest way to the
+    loss is in lane 0, on the left; lane 1 begins to the right of all parameters.
+    """
+    to_go = {}
+    for node in nodes:
+        node.rank = max((edge.source.rank + 1 for edge in edges if edge.target is node), default=0)
+        node.height = max(BOX_HEIGHT, grid_of(node.parameters)[1] * CELL_HEIGHT)
+    for node in reversed(nodes):
+        to_go[id(node)] = max((to_go[id(edge.target)] + 1 for edge in edges if edge.source is node), default=0)
+    right = MARGIN + BOX_WIDTH + 0.3 + CELL_WIDTH * max(grid_of(node.parameters)[0] for node in nodes)
+
+    def left_of(lane):
+        return MARGIN if lane == 0 else right + (lane - 1) * LANE_WIDTH
+
+    top = 0.0
+    for rank in range(1 + max(node.rank for node in nodes)):
+        row = sorted((node for node in nodes if node.rank == rank), key=lambda node: -to_go[id(node)])
+        for lane, node in enumerate(row):
+            node.lane, node.x, node.top = lane, left_of(lane), top
+        top -= max(node.height for node in row) + gap_below(row, edges)
+    for edge in edges:
+        edge.lane = lane_of(edge, nodes)
+        edge.x = left_of(edge.lane)
+    # ways into the next row from the side are known only now, so that room for them is made afterwards
+    for rank in sorted({edge.target.rank for edge in edges if edge.lane != edge.target.lane}):
+        for node in nodes:
+            node.top -= ENTRY * (node.rank >= rank)
+    last_lane = max(edge.lane for edge in edges)
+    width = max(right, left_of(last_lane) + LANE_WIDTH if last_lane else MARGIN + LANE_WIDTH)
+    return width + MARGIN, max(-node.bottom for node in nodes) + 0.1
+
+
+def grid_of(parameters):
+    """Columns and rows of the cells of a node's parameters: W above b, at most so many columns."""
+    n = len(parameters)
+    rows = max(min(n, 2), math.ceil(n / CELL_COLUMNS))
+    return (math.ceil(n / rows) if n else 0), rows
+
+
+def lane_of(edge, nodes):
+    """The lane in which an edge goes down: its target's, or the first that is free in the rows that it passes."""
+    passed = range(edge.source.rank + 1, edge.target.rank)
+    if not passed:
+        return edge.target.lane
+    lane = edge.source.lane
+    while any(node.rank in passed and node.lane == lane for node in nodes):
+        lane += 1
+    return lane
+
+
+def gap_below(row, edges):
+    """The height below a row, for the text beside its arrows."""
+    starting = [edge for node in row for edge in edges if edge.source is node]
+    lines = [sum(e.source is edge.source and e.target is edge.target for e in starting) for edge in starting]
+    return 0.13 + max((way_out(node, edges) for node in row), default=0) + LINE * max(lines, default=0)
+
+
+def way_out(node, edges):
+    """The height below a node of the sums of its gradients, and of the turn of an arrow to another lane."""
+    leaving = [edge for edge in edges if edge.source is node]
+    turns = any(edge.target.rank > node.rank + 1 for edge in leaving) or len({id(edge.target) for edge in leaving}) > 1
+    return LINE * len(shared_by(node, edges)) + TURN * turns
+
+
+def shared_by(node, edges):
+    """The outputs of a node that several nodes read, as edges: one of each."""
+    leaving = {}
+    for edge in edges:
+        if edge.source is node:
+            leaving.setdefault(id(edge.tensor), []).append(edge)
+    return [readers[0] for readers in leaving.values() if len(readers) > 1]
+
+
+def way_of(edge, edges, shift):
+    """The corners of an edge from its source's lower end to its target's upper end; shift: of one of two lines to the right."""
+    x = edge.source.x + 0.2 + shift
+    corners = [(x, edge.source.bottom)]
+    if edge.lane != edge.source.lane:
+        turn = edge.source.bottom - way_out(edge.source, edges) + 0.08 - shift / 2
+        corners += [(x, turn), (edge.x + 0.2 + shift, turn)]
+        x = edge.x + 0.2 + shift
+    if edge.lane != edge.target.lane:
+        turn = edge.target.top + ENTRY - shift / 2
+        corners += [(x, turn), (edge.target.x + BOX_WIDTH - 0.35 + shift, turn)]
+        x = edge.target.x + BOX_WIDTH - 0.35 + shift
+    return [*corners, (x, edge.target.top)]

@@ -1,0 +1,240 @@
+"""The picture of backpropagation: the numbers that it shows are those of the pass, and no two texts overlap."""
+
+import cProfile
+import runpy
+import sys
+from itertools import combinations, pairwise
+from pathlib import Path
+
+import mean_field
+import numpy as np
+import pytest
+from matplotlib.patches import FancyBboxPatch
+from small_models import Regression, Well, regression_rows
+
+import npvae
+from npvae.app import plots
+from npvae.app.backward_flow import rms
+from npvae.app.op_graph import producer_of
+from npvae.app.recording import Call, op_of, record
+
+LogisticPCA = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "logistic_pca.py"))["LogisticPCA"]
+EXAMPLES = {example.name: example for kind in npvae.models.classes().values() for example in kind.examples("numpy")}
+X = (np.random.default_rng(0).random((20, 12)) < 0.4).astype(float)
+VAE = npvae.VAE(12, 2, (6, 5), "tanh", dtype="float64", backend="numpy", seed=1)
+ROWS = np.random.default_rng(1).standard_normal((20, 3))
+FLOW = npvae.models.Flow(3, 6, (4,), backend="numpy", seed=1)
+PICTURES = {
+    "VAE": lambda: plots.backward_flow(VAE, X),
+    "VAE, wide": lambda: plots.backward_flow(npvae.VAE(784, 20, (400,)), np.zeros((128, 784))),
+    "VAE, linear, importance-weighted": lambda: plots.backward_flow(npvae.VAE(12, 2, ()), X, objective="iwae", n_samples=3),
+    "autoencoder": lambda: plots.backward_flow(npvae.models.Autoencoder(12, 2, (6,)), X),
+    "flow": lambda: plots.backward_flow(FLOW, ROWS),
+    "flow, deep conditioners": lambda: plots.backward_flow(npvae.models.Flow(3, 4, (8, 8, 8, 8)), ROWS),
+    "own, of a pair": lambda: plots.backward_flow(LogisticPCA(12), X),
+    "own, two inputs": lambda: plots.backward_flow(Regression(4), regression_rows(8)),
+    "own, no input": lambda: plots.backward_flow(Well(), ()),
+    "own, integers": lambda: plots.backward_flow(mean_field.MeanField(12), X),
+}
+
+
+def texts_of(figure):
+    return [text.get_text() for text in figure.axes[0].texts]
+
+
+def shown_beside(figure, label, lane=0):
+    """The number on the colour to the right of a text that starts with a label, as text."""
+    starts = [text for text in figure.axes[0].texts if text.get_text().startswith(label)]
+    x, y = sorted(text.get_position() for text in starts)[lane]
+    coloured = [(*text.get_position(), text.get_text()) for text in figure.axes[0].texts if text.get_bbox_patch()]
+    return min((left, number) for left, height, number in coloured if left > x and abs(height - y) < 1e-9)[1]
+
+
+# ---- the record of a pass ----
+
+
+@pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAMPLES)
+def test_gradients_of_every_model_s_ops_fit_together(example):
+    """What arrives at an op's output is the sum of what its readers return; each parameter is read by one op."""
+    model, batch, settings = example.model, example.batch, example.settings
+    recorded = record(model, batch, **settings)
+    noise = model.draw(np.random.default_rng(0), *batch, **settings)
+    terms, cache = model.forward(*batch, noise, **settings)
+    assert recorded.loss == terms[0]
+    for name, gradient in model.backward(cache).items():
+        np.testing.assert_array_equal(recorded.gradients[name], gradient)
+    assert [name for op in recorded.ops for name in op.parameters] == list(model.parameters)
+    returned = {}  # id of an output -> what its readers return
+    for i, op in enumerate(recorded.ops):
+        for tensor in op.inputs:
+            source, out = producer_of(tensor, recorded.ops[:i])
+            if source is not None:
+                returned.setdefault(id(out), []).append(np.reshape(tensor.gradient, out.value.shape))
+    arriving = {id(out): out.gradient for op in recorded.ops for out in op.outputs}
+    assert len(returned) >= len(recorded.ops) - 1
+    for key, parts in returned.items():
+        np.testing.assert_allclose(sum(parts), arriving[key], rtol=1e-12)
+    assert all(out.gradient.shape == out.value.shape for op in recorded.ops for out in op.outputs)
+
+
+def test_ops_of_a_vae_are_its_layers_and_the_pairs_between_them():
+    recorded = record(VAE, X)
+    assert [op.name for op in recorded.ops] == ["dense", "dense", "dense", "posterior", "reparameterize", "gaussian_kl",
+                                                "dense", "dense", "dense", "bernoulli_nll", "elbo"]  # fmt: skip
+    assert [op.note for op in recorded.ops[:3]] == ["tanh", "tanh", ""]
+    posterior = recorded.ops[3]
+    assert [tensor.name for tensor in posterior.outputs] == ["mu", "logvar"]
+    assert [tensor.name for tensor in recorded.given] == ["x", "eps"]
+    mu, _ = VAE.encode(X)
+    np.testing.assert_array_equal(posterior.outputs[0].value, mu)
+
+
+def test_the_pass_runs_in_float64_on_the_numpy_back_end_and_the_model_stays_as_it_is():
+    model = npvae.VAE(12, 2, (6,), seed=3)
+    assert (model.backend, model.dtype) == ("numba", "float32")
+    theta, attributes = model.theta.copy(), dict(vars(model))
+    recorded = record(model, X)
+    np.testing.assert_array_equal(model.theta, theta)
+    assert vars(model) == attributes
+    assert recorded.ops[0].outputs[0].value.dtype == np.float64
+    assert not np.shares_memory(recorded.parameters["posterior.W"], model.theta)
+
+
+def test_gradients_go_to_the_inputs_in_order_past_those_that_have_none():
+    """Of a(x, W, y) with a backward that leaves out dx, and whose cache has the shape of the second output."""
+    x, W, y, cache = np.ones((2, 3)), np.ones((3, 2)), np.ones((2, 2)), np.ones((2, 2))
+    forward = Call("a", {"x": x, "W": W, "y": y}, ((np.ones((2, 2)), np.ones((2, 2))), cache))
+    backward = Call("a", {"dout": 2 * y, "cache": cache}, (None, 3 * W, 4 * y))
+    op = op_of(forward, backward, {"W": W})
+    assert [(tensor.name, tensor.gradient is None) for tensor in op.inputs] == [("x", True), ("y", False)]
+    np.testing.assert_array_equal(op.inputs[1].gradient, 4 * y)
+    assert [(tensor.name, tensor.gradient is None) for tensor in op.outputs] == [("out", False), ("a", True)]
+
+
+def test_noise_and_settings_are_the_caller_s():
+    eps = np.full((20, 2), 0.25)
+    terms, cache = VAE.forward(X, eps, beta=3.0)
+    recorded = record(VAE, X, eps, beta=3.0)
+    assert recorded.loss == terms.loss
+    np.testing.assert_array_equal(recorded.gradients["posterior.W"], VAE.backward(cache)["posterior.W"])
+
+
+def test_a_profiler_of_the_caller_goes_on_also_after_an_error():
+    def hook(*_):
+        pass
+
+    def error():
+        with pytest.raises(TypeError, match="no_such_setting"):
+            record(VAE, X, np.zeros((20, 2)), no_such_setting=1)
+
+    before = sys.getprofile()
+    sys.setprofile(hook)
+    try:
+        record(VAE, X)
+        error()
+        after = sys.getprofile()
+    finally:
+        sys.setprofile(before)
+    assert after is hook
+    with cProfile.Profile() as profiler:  # is no function that could be handed back
+        record(VAE, X)
+    assert "record" in {entry.code.co_name for entry in profiler.getstats() if not isinstance(entry.code, str)}
+
+
+@pytest.mark.parametrize(
+    ("x", "noise", "message"),
+    [
+        (X[:, :5], None, r"^x must be a real array of shape \(n, 12\); got shape \(20, 5\)$"),
+        (X + 1, None, r"^x must .*\[0, 1\]"),
+        (X, np.zeros((19, 2)), r"^eps must have one row for each of the 20 rows of x; got shape \(19, 2\)$"),
+    ],
+)
+def test_what_the_model_cannot_use_is_one_clear_line(x, noise, message):
+    with pytest.raises(ValueError, match=message) as error:
+        plots.backward_flow(VAE, x, noise)
+    assert "\n" not in str(error.value)
+
+
+# ---- the picture ----
+
+
+@pytest.mark.parametrize("make", PICTURES.values(), ids=PICTURES)
+def test_no_two_texts_overlap_and_none_leaves_the_picture(make):
+    with plots.own_settings():
+        figure = make()
+        figure.canvas.draw()
+        boxes = [(text.get_text(), text.get_window_extent()) for text in figure.axes[0].texts if text.get_text()]
+        width, height = figure.get_size_inches() * figure.dpi
+    for text, box in boxes:
+        assert 0 <= box.x0 < box.x1 <= width, text
+        assert 0 <= box.y0 < box.y1 <= height, text
+    assert [(a, b) for (a, one), (b, other) in combinations(boxes, 2) if one.overlaps(other)] == []
+    assert 500 <= width <= 1100
+
+
+@pytest.mark.parametrize(("name", "n_boxes"), [("VAE", 13), ("VAE, linear, importance-weighted", 9), ("flow", 10)])
+def test_arrows_cross_no_box_and_no_text(name, n_boxes):
+    with plots.own_settings():
+        figure = PICTURES[name]()
+        figure.canvas.draw()
+        axes = figure.axes[0]
+        boxes = [patch.get_window_extent() for patch in axes.patches if isinstance(patch, FancyBboxPatch)]
+        texts = [text.get_window_extent() for text in axes.texts if text.get_text() not in ("", "+")]
+        points = np.concatenate([along(axes.transData.transform(line.get_xydata())) for line in axes.lines])
+    assert len(boxes) == n_boxes
+    for box in boxes + texts:
+        x, y = points.T
+        assert not np.any((box.x0 + 1 < x) & (x < box.x1 - 1) & (box.y0 + 1 < y) & (y < box.y1 - 1))
+
+
+def along(corners):
+    """Points on a line through corners (n, 2), about one for each pixel."""
+    return np.concatenate([a + np.linspace(0, 1, int(abs(b - a).max()) + 2)[:, None] * (b - a) for a, b in pairwise(corners)])
+
+
+def test_a_vae_shows_each_parameter_and_the_two_places_where_gradients_are_added():
+    figure, recorded = plots.backward_flow(VAE, X), record(VAE, X)
+    texts = texts_of(figure)
+    for name, value in VAE.parameters.items():
+        label = f"{name.rpartition('.')[2]}  {value.shape}  {rms(value):.2g}"
+        assert label in texts, label
+    assert shown_beside(figure, "W  (12, 6)") == f"{rms(recorded.gradients['encoder.0.W']):.2g}"
+    assert shown_beside(figure, "b  (12,)") == f"{rms(recorded.gradients['likelihood.b']):.2g}"
+    assert texts.count("+") == 2
+    _, _, _, posterior, sample, kl, *_ = recorded.ops
+    for i, name in enumerate(("mu", "logvar")):
+        total = sample.inputs[i].gradient + kl.inputs[i].gradient
+        assert shown_beside(figure, f"d{name}: gradients added") == f"{rms(total):.2g}"
+        label = f"{name}  (20, 2)  {rms(posterior.outputs[i].value):.2g}"
+        assert shown_beside(figure, label, 0) == f"{rms(sample.inputs[i].gradient):.2g}"
+        assert shown_beside(figure, label, 1) == f"{rms(kl.inputs[i].gradient):.2g}"
+    assert texts[texts.index("encoder.1") + 1] == "dense_forward, tanh"
+    assert {"VAE: forward and backward, x (20, 12)", f"{recorded.loss:.5g}"} <= set(texts)
+
+
+def test_a_flow_shows_the_log_determinant_of_each_layer_on_its_way_to_the_loss():
+    texts = texts_of(plots.backward_flow(FLOW, ROWS))
+    assert sum(text.startswith("log_det  (20,)") for text in texts) == texts.count("dlog_det") == 7
+    assert {"standardize", *(f"coupling.{i}" for i in range(6)), "standard normal nll", "loss"} <= set(texts)
+
+
+def test_colours_are_the_size_of_gradients_and_zero_is_grey():
+    figure = plots.backward_flow(FLOW, ROWS)  # a new flow: the last layer of each conditioner is zero, and stops gradients
+    zero = {t.get_bbox_patch().get_facecolor() for t in figure.axes[0].texts if t.get_text() == "0" and t.get_bbox_patch()}
+    assert zero == {(0.8, 0.8, 0.8, 1.0)}
+    shown = [(float(t.get_text()), t.get_bbox_patch().get_facecolor()) for t in figure.axes[0].texts
+             if t.get_bbox_patch() and t.get_text() not in ("0", "+")]  # fmt: skip
+    shown.sort()
+    brightness = [np.dot(colour[:3], (0.3, 0.59, 0.11)) for _, colour in shown]
+    assert brightness[0] > brightness[-1]
+    assert all(b >= c - 0.02 for b, c in pairwise(brightness))  # the larger the darker
+
+
+def test_a_model_of_one_s_own_is_drawn_by_the_pairs_that_it_calls_and_what_is_left():
+    texts = texts_of(plots.backward_flow(LogisticPCA(12), X))
+    assert {"input", "LogisticPCA", "bernoulli nll", "loss"} <= set(texts)
+    assert {"its own arithmetic", "bernoulli_nll_forward, given x", "dlogits", "dnll"} <= set(texts)
+    texts = texts_of(plots.backward_flow(Regression(4), regression_rows(8)))
+    assert {"input", "Regression", "loss"} <= set(texts)
+    assert any(text.startswith("w  (4,)") for text in texts)
+    assert any(text.startswith("noise  (8,)") for text in texts)
