@@ -13,10 +13,10 @@ from matplotlib.patches import FancyBboxPatch
 from small_models import Regression, Well, regression_rows
 
 import npvae
-from npvae.app import plots
+from npvae.app import op_graph, plots
 from npvae.app.backward_flow import rms
 from npvae.app.op_graph import producer_of
-from npvae.app.recording import Call, op_of, record
+from npvae.app.recording import Call, Tensor, op_of, record
 
 LogisticPCA = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "logistic_pca.py"))["LogisticPCA"]
 EXAMPLES = {example.name: example for kind in npvae.models.classes().values() for example in kind.examples("numpy")}
@@ -210,6 +210,36 @@ def test_a_vae_shows_each_parameter_and_the_two_places_where_gradients_are_added
         assert shown_beside(figure, label, 1) == f"{rms(kl.inputs[i].gradient):.2g}"
     assert texts[texts.index("encoder.1") + 1] == "dense_forward, tanh"
     assert {"VAE: forward and backward, x (20, 12)", f"{recorded.loss:.5g}"} <= set(texts)
+
+
+@pytest.mark.parametrize(
+    ("name", "hidden"),
+    [
+        ("VAE", ["h1", "h2", "h3", "h4"]),
+        ("autoencoder", ["h1", "h2", "h3"]),  # h2 is the code
+        ("flow", [f"y{i}" for i in range(1, 7)]),
+        ("VAE, linear, importance-weighted", []),
+    ],
+)
+def test_no_two_boxes_and_no_two_hidden_layers_share_a_name(name, hidden):
+    figure = PICTURES[name]()
+    titles = [text.get_text() for text in figure.axes[0].texts if text.get_weight() == "bold" and text.get_text() != "+"]
+    assert len(set(titles)) == len(titles)
+    texts = texts_of(figure)
+    shown = [text.split("  ")[0] for text in texts if text.startswith(("h", "y")) and "  (" in text]
+    assert shown == hidden
+    assert all(f"d{h}" in texts for h in hidden)
+    assert ("mu, logvar" in titles) == name.startswith("VAE")
+
+
+def test_an_output_that_several_ops_read_has_one_number():
+    nodes, outs = [op_graph.Node("a"), op_graph.Node("b")], [Tensor("h", np.zeros(2)) for _ in range(2)]
+    edges = [op_graph.Edge(nodes[0], nodes[1], out, None, "h") for out in (outs[0], outs[1], outs[0])]
+    op_graph.number_outputs(edges)
+    assert [edge.name for edge in edges] == ["h1", "h2", "h1"]
+    alone = [op_graph.Edge(nodes[0], nodes[1], outs[0], None, "h") for _ in range(2)]
+    op_graph.number_outputs(alone)
+    assert [edge.name for edge in alone] == ["h", "h"]
 
 
 def test_a_flow_shows_the_log_determinant_of_each_layer_on_its_way_to_the_loss():

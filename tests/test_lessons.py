@@ -117,6 +117,32 @@ def test_a_lesson_says_first_why_it_exists_and_what_it_predicts(lesson):
 
 
 @every_lesson
+def test_a_lesson_names_the_exercises_that_come_now(lesson):
+    """Those of its row in examples/README.md, in its last text; none where the row has none."""
+    readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    row = next(line for line in readme.splitlines() if f"(learn/{lesson.name})" in line)
+    listed = row.split("|")[-2].strip()
+    text = lesson.read_text(encoding="utf-8")
+    links = re.findall(r"^# \*\*Now:\*\* exercises? (.*), `python examples/learn/check\.py (\d+)`\.$", text, flags=re.MULTILINE)
+    assert text.count("check.py") == len(links)
+    numbers = re.findall(r"\d+", listed)
+    assert links == ([(listed.replace(", ", " and "), numbers[0])] if listed else [])
+    last_text = [lines for markdown, lines in cells(text) if markdown][-1]
+    assert not listed or any("**Now:**" in line for line in last_text)
+    exercises = {int(path.name[:2]) for path in (LEARN / "exercises").glob("[0-9][0-9]_*.py")}
+    assert {int(number) for number in numbers} <= exercises
+
+
+@every_lesson
+def test_a_lesson_says_where_the_lecture_notes_are_named(lesson):
+    """It cites them by the short names of examples/README.md, and says so."""
+    text = " ".join(line.removeprefix("# ") for line in lesson.read_text(encoding="utf-8").splitlines())
+    cited = re.search(r"[Ll]ectures \(20\d\d\)|Lamacraft|Shiu", text)
+    assert not cited or "notes that examples/README.md names" in text
+    assert "lectures: lectures" not in text
+
+
+@every_lesson
 def test_a_lesson_stands_once_in_the_reading_path(lesson):
     """Its row in examples/README.md links the file, and names its number and title."""
     readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")

@@ -4,8 +4,8 @@
 # **Why.** Backpropagation is the chain rule, applied once to every arrow of a drawing. On a single neuron all of it fits on
 # one picture: a value on every arrow, and below it a gradient. All later lessons do the same with arrays.
 #
-# **Read before.** Nothing. You need the derivative of a product and the chain rule for one variable. In the lectures: lectures
-# (2024), "Setting up the basic equations for neural networks".
+# **Read before.** Nothing. You need the derivative of a product and the chain rule for one variable. Lectures (2024), "Setting
+# up the basic equations for neural networks", in the notes that examples/README.md names.
 #
 # **Prediction.** The numbers are chosen so that everything comes out as a fraction, and the gradient of the first weight can
 # be worked out by hand. The prediction is dw1 = −3/64 · 2 + 1/32 = **−1/16 = −0.0625**. What is measured does not use the
@@ -78,8 +78,8 @@ dw1_penalty = dpenalty * decay * w1  # penalty = 0.5 * decay * w1**2
 #
 # Two lines above use w1: the product p1 and the penalty. A change of w1 reaches the loss along both ways, and to first order
 # the two effects add. So do the gradients. This is the second rule of backpropagation: where a value is used twice, two
-# gradients are added. In a VAE it is needed at one place: mu and logvar reach the loss through the sample z and through the
-# KL.
+# gradients are added. Between the ops of a VAE it is needed at one place: mu and logvar reach the loss through the sample z and
+# through the KL. Inside of an op it is needed as well: a weight is used by every row of the batch (lesson 02).
 
 # %%
 dw1 = dw1_fit + dw1_penalty
@@ -134,9 +134,9 @@ print(f"a step of rate {rate} changes the loss by {lower - loss:.6f}; expected {
 BLUE, RED = "#33608f", "#c8394b"
 places = {  # name: (x, y, what is written in the node)
     "w1": (0.0, 3.6, "$w_1$"), "x1": (0.0, 2.1, "$x_1$"), "w2": (0.0, 0.6, "$w_2$"), "x2": (0.0, -0.9, "$x_2$"),
-    "b": (2.6, -2.0, "$b$"), "p1": (2.6, 2.5, "×"), "p2": (2.6, 0.2, "×"), "pre": (5.2, 1.3, "+"), "h": (7.2, 1.3, "σ"),
-    "error": (9.2, 1.3, "− 1"), "fit": (11.2, 1.3, "½ ( )²"), "penalty": (6.6, 4.6, "½ decay ( )²"), "loss": (13.0, 2.9, "+"),
-    "end": (15.0, 2.9, "loss"),
+    "b": (3.0, -2.0, "$b$"), "p1": (3.0, 2.5, "×"), "p2": (3.0, 0.2, "×"), "pre": (6.0, 1.3, "+"), "h": (8.4, 1.3, "σ"),
+    "error": (10.8, 1.3, "− 1"), "fit": (13.4, 1.3, "½ ( )²"), "penalty": (7.6, 4.6, "½ decay ( )²"), "loss": (15.4, 3.3, "+"),
+    "end": (18.0, 3.3, "loss"),
 }  # fmt: skip
 arrows = [  # from, to, its value, its gradient (none for data, which are not trained)
     ("w1", "p1", w1, dw1_fit), ("x1", "p1", x1, None), ("w2", "p2", w2, dw2), ("x2", "p2", x2, None), ("b", "pre", b, db),
@@ -145,14 +145,14 @@ arrows = [  # from, to, its value, its gradient (none for data, which are not tr
     ("penalty", "loss", penalty, dpenalty), ("loss", "end", loss, dloss),
 ]  # fmt: skip
 
-figure, axes = plt.subplots(figsize=(10.5, 5.6), layout="constrained")
+figure, axes = plt.subplots(figsize=(11.5, 5.6), layout="constrained")
 for start, stop, value, gradient in arrows:
     (x_start, y_start, _), (x_stop, y_stop, _) = places[start], places[stop]
     axes.annotate("", (x_stop, y_stop), (x_start, y_start), zorder=1,
                   arrowprops={"arrowstyle": "-|>", "color": "0.6", "shrinkA": 17, "shrinkB": 19})  # fmt: skip
     middle = 0.5 * (x_start + x_stop), 0.5 * (y_start + y_stop)
     box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-    axes.text(*middle, f"{value:.4g}", color=BLUE, ha="center", va="bottom", bbox=box, fontsize=11)
+    axes.text(middle[0], middle[1] + 0.06, f"{value:.4g}", color=BLUE, ha="center", va="bottom", bbox=box, fontsize=11)
     if gradient is not None:
         axes.text(middle[0], middle[1] - 0.06, f"{gradient:.4g}", color=RED, ha="center", va="top", bbox=box, fontsize=11)
 for name, (x_node, y_node, text) in places.items():
@@ -162,12 +162,15 @@ for name, (x_node, y_node, text) in places.items():
               bbox={"boxstyle": shape, "facecolor": "#f3efe2" if leaf else "white", "edgecolor": "0.4"})  # fmt: skip
 two_ways = f"two ways, added:\n$dw_1$ = {dw1_fit:.5f} + {dw1_penalty:.5f}\n= {dw1:.4f}"
 axes.text(0.7, 4.3, two_ways, color=RED, ha="center", fontsize=11)
-axes.text(15.3, -0.9, "value, forward →", color=BLUE, ha="right", fontsize=12)
-axes.text(15.3, -1.5, "← gradient of the loss, backward", color=RED, ha="right", fontsize=12)
-axes.set(xlim=(-0.9, 15.8), ylim=(-2.5, 5.6))
+axes.text(18.3, -0.9, "value, forward →", color=BLUE, ha="right", fontsize=12)
+axes.text(18.3, -1.5, "← gradient of the loss, backward", color=RED, ha="right", fontsize=12)
+axes.set(xlim=(-0.9, 18.8), ylim=(-2.5, 5.6))
 axes.axis("off")
 axes.set_title("One neuron: the value of every arrow, and the gradient of the loss with respect to it")
 keep(figure, "01_one_neuron")
+
+# %% [markdown]
+# **Now:** exercise 1, `python examples/learn/check.py 1`.
 
 # %%
 predicted = -1 / 16

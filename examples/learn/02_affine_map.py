@@ -6,7 +6,7 @@
 # indices, which is a proof, and from the shapes, which is how one remembers them.
 #
 # **Read before.** Lesson 01: a product hands on the gradient times the other factor; gradients along several ways are added.
-# In the lectures: lectures (2024), "Weights and biases".
+# Lectures (2024), "Weights and biases", in the notes that examples/README.md names.
 #
 # **Prediction.** dW has as many entries as W, but how many independent directions can a batch of B rows teach it? Each row
 # adds one outer product of its input and its dpre, a matrix of rank 1. So the rank of dW is at most B, here **4**, although W
@@ -34,9 +34,9 @@ x, W, b = rng.standard_normal((B, n_in)), rng.standard_normal((n_in, n_out)), rn
 pre = x @ W + b  # (B, n_in) @ (n_in, n_out) + (n_out,) -> (B, n_out)
 
 # %% [markdown]
-# In components, pre_bj = Σ_i x_bi W_ij + b_j. The rest of the network turns pre into the loss and hands back `dpre`, the
-# gradient of the loss with respect to pre. Its shape is that of pre, always. Here it is given as random numbers, which stands
-# for any network.
+# In components, with r for the row: pre_rj = Σ_i x_ri W_ij + b_j. The rest of the network turns pre into the loss and hands
+# back `dpre`, the gradient of the loss with respect to pre. Its shape is that of pre, always. Here it is given as random
+# numbers, which stands for any network.
 
 # %%
 dpre = rng.standard_normal((B, n_out))
@@ -44,12 +44,14 @@ dpre = rng.standard_normal((B, n_out))
 # %% [markdown]
 # ## Derivation with indices
 #
-# W_ij meets x_bi in every row b, and nowhere else. It reaches B numbers, pre_1j to pre_Bj. Along each way the product rule
-# gives the other factor, x_bi. The ways are added:
+# W_ij meets x_ri in every row r, and nowhere else. It reaches B numbers, pre_1j to pre_Bj. Along each way the product rule
+# gives the other factor, x_ri. The ways are added:
 #
-#     dW_ij = Σ_b x_bi dpre_bj        (AFFINE-W)
-#     db_j  = Σ_b dpre_bj             (AFFINE-b)    the other factor is 1
-#     dx_bi = Σ_j dpre_bj W_ij        (AFFINE-x)    x_bi reaches pre_b1 to pre_b,n_out, all in its own row
+#     dW_ij = Σ_r x_ri dpre_rj        (AFFINE-W)
+#     db_j  = Σ_r dpre_rj             (AFFINE-b)    the other factor is 1
+#     dx_ri = Σ_j dpre_rj W_ij        (AFFINE-x)    x_ri reaches pre_r1 to pre_r,n_out, all in its own row
+#
+# (The docstrings of the package count the rows with the index b, in which b_j is still the bias.)
 #
 # Loops say it literally:
 
@@ -107,8 +109,8 @@ assert (right.verdict, wrong.verdict) == ("passed", "wrong")
 #
 # ## What a batch can teach
 #
-# Read (AFFINE-W) row by row of the batch: dW = Σ_b x_b ⊗ dpre_b, where the outer product ⊗ has the entries x_bi dpre_bj. In
-# each term all columns are multiples of x_b. So whatever the network and the loss, the step that SGD makes lies in the space
+# Read (AFFINE-W) row by row of the batch: dW = Σ_r x_r ⊗ dpre_r, where the outer product ⊗ has the entries x_ri dpre_rj. In
+# each term all columns are multiples of x_r. So whatever the network and the loss, the step that SGD makes lies in the space
 # of the inputs of this batch, and its rank is at most B. A weight whose input is zero in every row has the gradient zero.
 #
 # The singular values of dW show the rank: how many are not zero.
@@ -146,6 +148,9 @@ axes.set(xlabel="number", xticks=range(1, n_out + 1), ylim=(1e-18, 1e3))
 axes.set_title("singular values of dW", fontsize=10)
 figure.suptitle("The gradient of a weight matrix is a sum of outer products, one for each row of the batch")
 keep(figure, "02_affine_map")
+
+# %% [markdown]
+# **Now:** exercise 2, `python examples/learn/check.py 2`.
 
 # %%
 rank = int((singular_values > 1e-12 * singular_values[0]).sum())

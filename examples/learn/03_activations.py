@@ -5,8 +5,8 @@
 # slope multiplies every gradient that flows back through the layer, so the slope decides whether a deep network learns at all.
 # And one of the activations, relu, has a kink: a point without a slope. What a program does there is a decision.
 #
-# **Read before.** Lessons 01 and 02; `npvae/ops/layers.py` from `relu_forward` on. In the lectures: lectures (2024),
-# "Overarching view of a neural network".
+# **Read before.** Lessons 01 and 02; `npvae/ops/layers.py` from `relu_forward` on. Lectures (2024), "Overarching view of a
+# neural network", in the notes that examples/README.md names.
 #
 # **Prediction.** A difference quotient with the step δ goes wrong at relu where the kink lies between its two points, that is
 # for |pre| < δ. If pre is N(0, 1), a share of about 2 δ φ(0) = 2 · 0.01/√(2π) = **0.0080** of all entries does, for δ = 0.01.
@@ -140,6 +140,9 @@ right.annotate("½ for every δ", (0, 0.5), (0.07, 0.42), color="#c8394b")
 right.legend(frameon=False, fontsize=8, loc="upper left")
 right.set(xlabel="pre", ylabel="slope of relu", ylim=(-0.05, 1.35), title="relu's kink, seen by differences")
 keep(figure, "03_activations")
+
+# %% [markdown]
+# **Now:** exercises 3 to 6, `python examples/learn/check.py 3`.
 
 # %%
 predicted, measured = 2 * step / np.sqrt(2 * np.pi), wrong.mean()

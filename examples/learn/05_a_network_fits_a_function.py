@@ -2,11 +2,11 @@
 # # 05 A network fits a function
 #
 # **Why.** Now the pieces meet: two affine maps with a tanh between them, a loss, a backward pass that calls the pairs in
-# reverse, and an optimiser. With enough hidden units the network can follow any continuous function (Cybenko 1989, Hornik
-# 1991; lectures (2024), "Universal approximation theorem"). Here one sees how, and what the data's noise has to say about it.
+# reverse, and an optimiser. With enough hidden units the network can follow any continuous function on a bounded interval, as
+# closely as wanted (Cybenko 1989, Hornik 1991). Here one sees how, and what the data's noise has to say about it.
 #
-# **Read before.** Lessons 01 to 04. In the lectures: lectures (2024), "The optimization problem" to "More on the general
-# approximation theorem".
+# **Read before.** Lessons 01 to 04. Lectures (2024), "The optimization problem" to "More on the general approximation theorem",
+# in the notes that examples/README.md names.
 #
 # **Prediction.** The data are y = F(x) + noise, with noise of variance σ² = 0.01. Nothing can predict the noise of a new
 # datum. So even the best fit has the mean squared error σ² = **0.0100** on new data, and 20 hidden units, fitted to 500 rows,
@@ -44,7 +44,7 @@ for kind, x, y in ("training", x_train, y_train), ("test", x_test, y_test):
 # ## The network, forward and backward
 #
 # h = tanh(x W1 + b1) has H hidden units, and out = h W2 + b2 is a weighted sum of them. The loss is the mean squared error,
-# loss = 1/B Σ_b (out_b − y_b)² (lectures (2024), "The optimization problem"). Its derivative is dout_b = 2 (out_b − y_b)/B.
+# loss = 1/B Σ_r (out_r − y_r)² over the rows r. Its derivative is dout_r = 2 (out_r − y_r)/B.
 # This is the only line that knows the loss; the rest is `dense_backward`, called in reverse order.
 #
 # `dense_backward(dh, cache)` returns dx, dW and db. Here is the flow: dx of the second layer is dh of the first.
@@ -122,9 +122,9 @@ for H in 2, 5, 20:
 #
 # ## Why any function
 #
-# A steep tanh is a step; the difference of two steps is a bump; bumps side by side, each with its own height, are any
-# continuous function. That is the idea behind the theorem. It does not say how many units are needed, nor that training finds
-# them.
+# A steep tanh is a step; the difference of two steps is a bump; narrow bumps side by side, each with its own height, come as
+# close as wanted to a continuous function on an interval. That is the idea behind the theorem. It does not say how many units
+# are needed, nor that training finds them.
 #
 # ## The picture
 #
@@ -152,6 +152,9 @@ right.axhline(sigma**2, color="#c8394b", ls="--", lw=1)
 right.text(0, 1.12 * sigma**2, "σ², the noise", color="#c8394b")
 right.set(xlabel="hidden units", ylabel="mean squared error on new data", ylim=(7e-3, 1), title="no fit beats the noise")
 keep(figure, "05_a_network_fits_a_function")
+
+# %% [markdown]
+# **Now:** exercise 7, `python examples/learn/check.py 7`.
 
 # %%
 predicted, measured = sigma**2, fits[20][1]

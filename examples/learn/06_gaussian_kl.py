@@ -6,8 +6,8 @@
 # right gradient of a wrong loss passes. Drawing samples does.
 #
 # **Read before.** Lesson 04 for the complex step; `gaussian_kl_forward` in `npvae/ops/latent.py`; section 6 of the derivation
-# in examples/README.md. In the lectures: lectures (2025), "More on the SGD", "Simplification"; lectures (2024), "Analytical
-# evaluation".
+# in examples/README.md. Lectures (2025), "More on the SGD" and "Simplification", and (2024), "Analytical evaluation", in the
+# notes that examples/README.md names.
 #
 # **Prediction.** For mu = 0.8 and logvar = −0.8 the formula gives KL = **0.4447** nats. The mean of log q − log p over a
 # million samples must agree to about 0.0007: its standard error is derived below, too.
@@ -87,9 +87,34 @@ print(f"variance of one sample: measured {samples.var():.4f}, derived {variance:
 assert abs(samples.var() / variance - 1) < 0.02
 
 # %% [markdown]
-# One sample has a standard deviation of 0.66, more than the KL itself. This is the reason for the closed form: it takes this
-# noise out of the loss, at no cost. (It exists for few pairs of distributions.)
+# One sample has a standard deviation of 0.66, more than the KL itself. The closed form takes the noise of this term out. (It
+# exists for few pairs of distributions.)
 #
+# That does not always make the whole loss less noisy: the nll is sampled with the same eps, and near the exact posterior its
+# noise and that of `sampled_kl_forward` cancel. There q(z|x) = p(x|z) p(z)/p(x), so nll + log q − log p is −log p(x) whatever z
+# is. See it for p(z) = N(0, 1), p(x|z) = N(z, 1) and x = 1.3, with the posterior N(0.65, 0.5), and with another q.
+#
+# The gradient is a different matter. With the sampled KL, dmu is (z − x) + z; with the closed form, (z − x) + mu, which has a
+# quarter of its variance. The noise of dmu cancels only if the score ∂log q/∂mu at fixed z, whose mean is 0, is left out of it
+# (Roeder, Wu & Duvenaud 2017). The package keeps it: its backward is the gradient of its forward.
+
+# %%
+x = 1.3
+print(f"\n{'variance of a sample':20} {'loss: closed':>12} {'sampled':>8}  {'dmu: closed':>11} {'sampled':>8} {'no score':>9}")
+for name, mean, spread in ("q is the posterior", 0.65, 0.5), ("q = N(0.3, 0.8)", 0.3, 0.8):
+    m, v = np.array([[mean]]), np.array([[spread]])  # (B, L)
+    z_q, _ = reparameterize_forward(m, np.log(v), eps)  # (S, B, L)
+    nll = 0.5 * (x - z_q) ** 2  # and a constant
+    closed = nll + gaussian_kl_forward(m, np.log(v))[0]
+    sampled = nll + sampled_kl_forward(z_q, np.log(v), eps)[0]
+    score = (z_q - m) / v  # of log q = -0.5 * (z - mu)**2 / v + const, with z held fixed
+    dmu_closed, dmu_sampled = (z_q - x) + m, (z_q - x) + z_q  # dmu through z is dnll/dz, resp. dnll/dz + dkl/dz
+    variances = [values.var() for values in (closed, sampled, dmu_closed, dmu_sampled, dmu_sampled - score)]
+    print("{:20} {:12.2f} {:8.2g}  {:11.2f} {:8.2f} {:9.2g}".format(name, *variances))
+    assert variances[1] < variances[0]
+    assert abs(variances[3] / variances[2] - 4) < 1e-9
+
+# %% [markdown]
 # ## A formula to compute with
 #
 # Early in training, and in dimensions that the decoder does not use, σ² is close to 1. Then σ² − 1 − logvar subtracts nearly
@@ -135,6 +160,9 @@ right.legend(frameon=False, loc="lower left")
 right.set(xlabel="samples n", ylabel="|average − formula|, nats", ylim=(1e-6, 1),
           title="Monte Carlo agrees, and converges as 1/√n")  # fmt: skip
 keep(figure, "06_gaussian_kl")
+
+# %% [markdown]
+# **Now:** exercises 9 and 10, `python examples/learn/check.py 9`.
 
 # %%
 predicted, measured = kl[0, 0], samples.mean()

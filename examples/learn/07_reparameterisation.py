@@ -2,12 +2,12 @@
 # # 07 Two ways to differentiate an average over random numbers
 #
 # **Why.** The loss of a VAE holds an average over z drawn from q(z|x), and q depends on the parameters that are trained. A
-# drawn z is a plain number: it does not say how it would have changed with mu. Two estimators of the derivative exist. Both are
-# right on average. This lesson measures how much they scatter, and so why VAEs use the reparameterised one.
+# drawn z is a plain number: it does not say how it would have changed with mu. Two estimators of the derivative are in common
+# use. Both are right on average. This lesson measures how much they scatter, and so why VAEs use the reparameterised one.
 #
 # **Read before.** `npvae/ops/latent.py` (`reparameterize_forward`), lesson 06; section 7 of the derivation in
-# examples/README.md. In the lectures: Lamacraft, "Reparameterization trick"; Shiu, "Reparametrization Trick"; lectures (2025),
-# "Computing the gradients".
+# examples/README.md. Lamacraft, "Reparameterization trick"; Shiu, "Reparametrization Trick"; lectures (2025), "Computing the
+# gradients": lecture notes that examples/README.md names.
 #
 # **Prediction.** In 100 dimensions one sample of the score-function estimator, even with a baseline, has 456 times the variance
 # of one reparameterised sample. Its variance grows with the number of dimensions, and that of the other does not.
@@ -141,6 +141,9 @@ right.set(title="Variance of one estimate", xlabel="latent dimensions L", ylabel
 right.legend(fontsize=9)
 right.grid(alpha=0.3)
 keep(figure, "07_reparameterisation")
+
+# %% [markdown]
+# **Now:** exercise 8, `python examples/learn/check.py 8`.
 
 # %%
 predicted = exact["score function, baseline E[f]"][-1] / exact["reparameterised"][-1]

@@ -5,8 +5,8 @@
 # ELBO = KL(q ‖ p(z|x)), but in a VAE neither side of it is known. Here is a model in which all three numbers are: probabilistic
 # PCA, a VAE whose decoder is one affine map (Tipping & Bishop 1999).
 #
-# **Read before.** Lessons 06 and 07; sections 3 and 4 of the derivation in examples/README.md; `npvae/models/ppca.py`. In the
-# lectures: lectures (2025), "Central equation of VAEs"; Shiu, "Probability Model Perspective".
+# **Read before.** Lessons 06 and 07; sections 3 and 4 of the derivation in examples/README.md; `npvae/models/ppca.py`. Lectures
+# (2025), "Central equation of VAEs"; Shiu, "Probability Model Perspective": lecture notes that examples/README.md names.
 #
 # **Prediction.** The identity holds to rounding for any q. If q must be a product over the latent dimensions, as in a VAE, and
 # the posterior has correlation −0.8, then the best q is log(5/3) = 0.5108 nats below log p(x), whatever x is.
@@ -162,6 +162,9 @@ right.set(title="Gap of the best q", xlabel="rotation of the latent axes (degree
 right.set_xticks([0, 15, 30, 45, 60, 75, 90])
 right.legend(fontsize=9)
 keep(figure, "08_elbo_and_its_gap")
+
+# %% [markdown]
+# **Now:** exercises 15 and 16, `python examples/learn/check.py 15`.
 
 # %%
 predicted, measured = np.log(5 / 3), log_p - best_elbo

@@ -5,8 +5,8 @@
 # takes. The smallest function that shows the difficulty is a valley that is steep across and flat along. Here six methods walk
 # down such a valley, then down the same valley turned by 30 degrees.
 #
-# **Read before.** `npvae/ops/updates.py`, which has each rule in a few lines. In the lectures: lectures (2024), "Other
-# ingredients of a neural network", which lists these methods.
+# **Read before.** `npvae/ops/updates.py`, which has each rule in a few lines. Lectures (2024), "Other ingredients of a neural
+# network", which lists these methods, in the notes that examples/README.md names.
 #
 # **Prediction.** With curvatures 1 and 100 no learning rate lets plain gradient descent shrink its distance from the minimum by
 # a better factor per step than 99/101 = 0.9802. With a rate above 2/100 it diverges.
@@ -50,10 +50,10 @@ def valley(theta, R):
 #
 # ## AdaGrad, RMSProp, Adam: a step size for each coordinate
 #
-# They divide each gradient by the root of its own squares so far, summed or averaged. A factor in front of the gradient drops
-# out (but for epsilon). Coordinate 2 with curvature 100 then moves just as coordinate 1 with curvature 1: from (−1, 1) they go
-# straight along the diagonal. But this depends on the axes. In the turned valley each coordinate of the gradient mixes both
-# curvatures.
+# They divide each entry of the gradient, or in Adam its running mean, by the root of the squares of that entry so far, summed
+# or averaged. A factor in front of the gradient drops out (but for epsilon). Coordinate 2 with curvature 100 then moves just as
+# coordinate 1 with curvature 1: from (−1, 1) they go straight along the diagonal. But this depends on the axes. In the turned
+# valley each coordinate of the gradient mixes both curvatures.
 #
 # ## L-BFGS: curvature from differences of gradients
 #
@@ -157,6 +157,9 @@ top.suptitle("The first 30 steps; + is the minimum, grey lines have equal loss")
 curves[0].set_ylabel("loss")
 curves[1].legend(fontsize=8, labelspacing=0.2, loc="lower right")
 keep(figure, "09_optimisers")
+
+# %% [markdown]
+# **Now:** exercise 18, `python examples/learn/check.py 18`.
 
 # %%
 predicted = (high - low) / (high + low)

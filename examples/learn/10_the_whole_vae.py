@@ -111,10 +111,10 @@ for name, gradient in grads.items():
 # The KL pulls mu to 0 and logvar to 0. The nll pulls them to where the decoder tells the lattices apart. Training ends where
 # the pulls balance. At a minimum the gradients of posterior.W and posterior.b are zero. mu = h1 W + b is linear in them, and so
 #
-#     Σ_b mu_b dmu_b = Σ_b (h1_b W + b) dmu_b = Σ_ij W_ij dW_ij + Σ_j b_j db_j = 0        with W, b of the columns that give mu
+#     Σ_r mu_r dmu_r = Σ_r (h1_r W + b) dmu_r = Σ_ij W_ij dW_ij + Σ_j b_j db_j = 0        with W, b of the columns that give mu
 #
-# This sum says how the loss changes when all mu are stretched. The table has it for both parts, and that for logvar, before and
-# after training. (Each row is repeated 100 times with other eps: a single eps makes dz noisy.)
+# The sum over all rows r says how the loss changes when all mu are stretched. The table has it for both parts, and that for
+# logvar, before and after training. (Each row is repeated 100 times with other eps: a single eps makes dz noisy.)
 
 # %%
 trained = model.copy()
@@ -137,7 +137,7 @@ for when, vae in [("before training", model), ("after training", trained)]:
 # ## The picture
 #
 # `npvae.plots.backward_flow` draws this for any model that `npvae.fit` trains: values go down, gradients come back up, and
-# a plus marks where two are added. (Here before training, with the same eps.)
+# a plus marks where two are added. Names are those of the text: h1, h2, mu, logvar. (Here before training, with the same eps.)
 
 # %%
 keep(npvae.plots.backward_flow(model, x, eps), "10_the_whole_vae")
@@ -146,6 +146,8 @@ keep(npvae.plots.backward_flow(model, x, eps), "10_the_whole_vae")
 # ## The whole gradient in one number
 #
 # The same model in complex arithmetic, at θ + ih g with h = 1e−20. Im(loss)/h is the rate of the loss along g.
+#
+# **Now:** exercise 11, `python examples/learn/check.py 11`.
 
 # %%
 gradient = np.concatenate([grads[name].ravel() for name in model.parameters])  # (P,)

@@ -7,7 +7,8 @@
 # is right where the atoms fail.
 #
 # **Read before.** Lessons 01 and 04; `npvae/ops/likelihood.py`. The loss is −log p(x|z) of a decoder whose pixels are zeros and
-# ones (Kingma & Welling 2013, appendix C.1); lectures (2025), "VAEs versus autoencoders", has its Gaussian counterpart.
+# ones (Kingma & Welling 2013, appendix C.1). Lectures (2025), "VAEs versus autoencoders", in the notes that examples/README.md
+# names, has its Gaussian counterpart.
 #
 # **Prediction.** For the logit l = 40 of a pixel that is 1 the gradient is σ(40) − 1 = −1/(1 + e⁴⁰) = −4.248354255291589e−18.
 # The fused line gives it to all digits, the expression σ(l) − x gives 0, and the atoms give no number at all.
@@ -183,6 +184,9 @@ for panel, label in zip(panels, (0, 1)):
 panels[0].set_ylabel("relative error (0 drawn as 1e−17)")
 panels[0].legend(fontsize=9, loc="upper left")
 keep(figure, "11_atoms_to_fused")
+
+# %% [markdown]
+# **Now:** exercises 12 to 14, `python examples/learn/check.py 12`.
 
 # %%
 *_, atoms, naive, measured, predicted = three_ways(40, 1)

@@ -14,7 +14,7 @@ LANE_WIDTH = 2.9
 LINE = 0.2  # height of a line of text beside an arrow
 TURN, ENTRY = 0.24, 0.22  # height of the way out to the side, and of the way in from it
 MARGIN = 0.15
-GENERIC = ("x", "h", "y")  # names that say less than what the next op calls the same array
+GENERIC = ("x", "h", "y")  # names that say less than what the next op calls the same array; several outputs get h1, h2, ...
 
 
 @dataclass
@@ -51,6 +51,10 @@ class Edge:
 def graph_of(recorded, model_name):
     """Nodes in the order of the forward pass, and edges."""
     nodes = {id(op): Node(title_of(op), note_of(op), op.parameters) for op in recorded.ops}
+    layers = {node.title for node in nodes.values() if node.parameters}
+    for op in recorded.ops:
+        if not op.parameters and nodes[id(op)].title in layers:  # the VAE's op posterior comes after its layer posterior
+            nodes[id(op)].title = ", ".join(out.name for out in op.outputs)
     owned = {name for op in recorded.ops for name in op.parameters}
     own = Node(model_name, "its own arithmetic", [name for name in recorded.parameters if name not in owned])
     data, loss = Node("input"), Node("loss", f"{recorded.loss:.5g}")
@@ -72,6 +76,7 @@ def graph_of(recorded, model_name):
                 edges.append(Edge(own, node, tensor, tensor.gradient, tensor.name))
     for op in recorded.ops:
         edges += [Edge(nodes[id(op)], loss, out, out.gradient, out.name) for out in op.outputs if id(out) not in read]
+    number_outputs([edge for node in nodes.values() for edge in edges if edge.source is node])
     if (own.parameters or not edges) and not any(edge.source is own for edge in edges):
         edges.append(Edge(own, loss, Tensor("loss", np.array(recorded.loss)), np.ones(()), "loss"))
     if any(edge.source is own for edge in edges):
@@ -85,6 +90,15 @@ def title_of(op):
     words = zip(*(name.split(".") for name in op.parameters))
     common = ".".join(first for first, *others in takewhile(lambda same: len(set(same)) == 1, words))
     return common or op.name.replace("_", " ")
+
+
+def number_outputs(edges):
+    """Number the names that say little where several outputs have the same one; edges: those that leave ops, in order."""
+    for name in GENERIC:
+        outputs = list(dict.fromkeys(id(edge.tensor) for edge in edges if edge.name == name))
+        for edge in edges:
+            if len(outputs) > 1 and edge.name == name:
+                edge.name += str(outputs.index(id(edge.tensor)) + 1)
 
 
 def note_of(op):
