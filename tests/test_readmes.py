@@ -5,6 +5,8 @@ import importlib
 import io
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,3 +105,14 @@ def test_the_tables_of_options_are_those_of_the_models():
     text = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
     tables = dict(re.findall(r"<!-- options (\w+) -->\n(.*?)\n<!-- end -->", text, re.DOTALL))
     assert tables == {name: settings.options_table(kind) for name, kind in models.classes().items()}
+
+
+def test_the_mistakes_that_the_page_shows_are_recognised():
+    """Some rows of the table that `check.py --mistakes` prints, and how many it has."""
+    command = [sys.executable, ROOT / "examples/learn/check.py", "--mistakes"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, encoding="utf-8").stdout.splitlines()
+    page = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \d\d \| `.*", page, re.MULTILINE)
+    assert len(rows) >= 8
+    assert set(rows) <= set(printed)
+    assert f"{len(printed) - 2} wrong lines are known" in page
