@@ -112,7 +112,7 @@ class Ladder:
         known = [abs(self.change(j) - 2 * self.change(j + 1)) for j in smallest]
         if low < BOTTOM:
             known += [abs(value - self.here) / 2 for value in self.at(low)]
-        self.noise = max(self.noise, *(x for x in known if math.isfinite(x)), 0.0)
+        self.noise = max([self.noise, *(x for x in known if math.isfinite(x))])
 
     def off(self, j):
         """Whether phi stands still below step j because it does not depend on h there (a unit that is off, a step function)
@@ -218,8 +218,6 @@ def go_up(ladder, good):
     for j in range(FIRST - 1, TOP, -1):
         if patience == 0 or (best and best.error <= wanted(best, good)):
             return
-        for i in range(j, j + NODES):
-            ladder.at(i)
         found, better = ladder.window(j), best_window(ladder.windows())
         smallest = j + NODES - 1
         drowned = ladder.flat(smallest) if found is None else found.error < 20 * ladder.noise / ladder.step(smallest)
