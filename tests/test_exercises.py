@@ -220,6 +220,23 @@ def test_texts_name_task_hints_command_and_counterpart(name):
         assert len(solution) < 12 or solution not in text.split("_backward(")[-1]
 
 
+def test_each_exercise_names_the_lesson_that_the_table_of_lessons_gives_it():
+    """The table in examples/README.md has lesson -> exercises, the exercise names the lesson's file."""
+    table = (LEARN.parent / "README.md").read_text(encoding="utf-8")
+    lessons = {}
+    for file, asked in re.findall(r"^\| \d\d \| \[[^]]*\]\(learn/(\w+\.py)\) .*\| ([^|]*) \|$", table, re.MULTILINE):
+        numbers = [int(number) for number in re.findall(r"\d+", asked)]
+        if " to " in asked:
+            numbers = range(numbers[0], numbers[1] + 1)
+        lessons.update(dict.fromkeys(numbers, file))
+    assert sorted(lessons) == [number for number in range(1, 19) if number != 17]
+    for exercise in EXERCISES:
+        lesson = lessons.get(exercise.number)
+        line = f"\nRead before: lesson {lesson[:2]}, examples/learn/{lesson}.\n" if lesson else "\nRead before: lesson 10, "
+        assert line in shipped(exercise.name)
+        assert lesson is None or (LEARN / lesson).is_file()
+
+
 @pytest.mark.parametrize("name", sorted(set(BY_NAME) - {"bernoulli_in_atoms"}))  # which points to the exercise after it
 def test_the_counterpart_that_a_text_names_exists(name):
     function, file = re.search(r"Compare with, after solving: (\w+) in (npvae/ops/\w+\.py)", shipped(name)).groups()
@@ -288,6 +305,34 @@ GENERAL = [  # exercise, line, what is written, what is found
     ("tanh", "dtop", "1 / bottom", "the upstream gradient is missing"),
     ("one_neuron", "dw", "dpre * 2 * x", "it is 2 times the right one"),
     ("one_neuron", "dw", "dpre + x", "no known mistake has these numbers"),
+    ("one_neuron", "dx", "dpre * w * h", "it is the right one times h: this factor is too many"),
+    ("two_layers", "db1", "dpre1.sum(axis=0, keepdims=True)", "but axis 0 of length 1 is kept (by keepdims or [None])"),
+    ("gaussian_kl_value", "kl", "np.log(logvar)", "it is not finite: look for the logarithm of a negative number"),
+    ("stable_softplus", "h", "np.log1p(np.exp(-np.abs(pre))) + np.maximum(pre, 0) + 1e-18", "the small ones have lost"),
+    # a factor that is one of the arguments, its square or its inverse
+    ("gaussian_nll", "dsquare", "dnll[:, None] * np.ones_like(x) * 2 * variance", "the right one times (2 * variance)**2: it"),
+    ("gaussian_nll", "dmean", "dresidual / variance", "it is the right one times 1 / variance: this factor is missing, or a"),
+    ("gaussian_nll", "dmean", "-dresidual * variance", "it is the right one times variance and -1: this factor is too many"),
+    ("gaussian_nll", "dresidual", "dsquare / (2 * residual)", "times 1 / (2 * residual)**2: it is divided by 2 * residual"),
+    ("importance_weights", "dkl", "dweighted_kl[..., None] / beta * np.ones_like(kl)", "it is the right one times 1 / beta**2"),
+    ("elbo", "dkl", "dmean_kl * np.ones_like(kl) / len(kl) / beta", "it is the right one times 1 / beta: this factor is mis"),
+    ("coupling", "dx", "dy * scale * scale", "it is the right one times scale: this factor is too many"),
+    ("two_layers", "dpre1", "dh1 * h1 * (1 - h1**2)", "it is the right one times h1: this factor is too many"),
+    ("adam_step", "step", "learning_rate * m_hat / (np.sqrt(v_hat) + epsilon) * beta1", "the right one times beta1: this fac"),
+    ("gaussian_nll", "dsquare", "dnll[:, None] / 2 * variance", "that of square; filled up to that shape, it is the right one"),
+    # the upstream gradient left out
+    ("two_layers", "dpre1", "1 - h1**2", "the upstream gradient is missing: this is the slope of h1 alone"),
+    ("reparameterize", "dlogvar", "0.5 * sigma", "the upstream gradient is missing: this is the slope of sigma alone"),
+    ("gaussian_kl", "dmu", "2 * mu", "the upstream gradient is missing: this is the slope of square alone"),
+    ("gaussian_kl", "dlogvar", "dvariance * variance - 0.5", "dkl is missing in the part that comes through `kl = 0.5 * (sq"),
+    ("gaussian_kl", "dlogvar", "variance - 0.5", "the upstream gradient is missing: this is the slope of variance and kl al"),
+    ("gaussian_nll", "dresidual", "2 * residual", "the upstream gradient is missing: this is the slope of square alone"),
+    ("importance_weights", "dlog_w", "w", "the upstream gradient is missing: this is the slope of w alone"),
+    ("importance_weights", "dtotal", "1 / total", "the upstream gradient is missing: this is the slope of bound alone"),
+    ("elbo", "dnll", "np.full_like(nll, 1 / nll.size)", "the upstream gradient is missing: this is the slope of mean_nll alo"),
+    ("silu", "dpre", "sigmoid + dsigmoid * sigmoid * (1 - sigmoid)", "dh is missing in the part that comes through `h = pre"),
+    ("bernoulli_in_atoms", "dlogits", "p * q", "the upstream gradient is missing: this is the slope of p alone"),
+    ("tanh", "dpre", "up - down", "the upstream gradient is missing: this is the slope of up and down alone"),
 ]  # fmt: skip
 
 
@@ -341,7 +386,74 @@ def test_a_gradient_that_is_added_up_in_a_loop(folder):
 def test_worst_entry_and_error_are_shown(folder, capsys):
     text = with_lines("relu", SOLUTIONS["relu"]).replace("    return dpre", "    dpre[2, 1] = 7\n    return dpre")
     assert written(folder, "relu", text).wrong_lines[0].error > 0.1
-    assert re.search(r"at \[2, 1\] yours 7, right ", printed("relu", capsys)[1])
+    out = printed("relu", capsys)[1]
+    assert re.search(r"at \[2, 1\] yours 7, right ", out)
+    assert "verdict      rel. error" in out
+
+
+IN_PLACE = ["dh\n    dpre[pre <= 0] = 0", "dh\n    dpre *= pre > 0", "dh; dpre[pre <= 0] = 0"]
+
+
+@pytest.mark.parametrize("line", IN_PLACE)
+def test_writing_into_what_was_handed_over_is_said_in_the_row(line, folder, capsys):
+    judged = written(folder, "relu", with_lines("relu", {"dpre": line}))
+    number = line_of(folder, "relu", line.split("\n")[-1].strip().replace("dh; ", "dpre = dh; "))
+    said = f"line {number}: this writes into an array that the function was handed (an argument or the cache): make a new array"
+    assert [(row.name, row.state, row.says) for row in judged.rows] == [("dpre", "wrong", said)]
+    out = printed("relu", capsys)[1]
+    assert out.count("this writes into") == 1
+    assert "the mask is missing" not in out
+    assert "above" not in out
+    copied = line.replace("dh", "dh.copy()")
+    assert written(folder, "relu", with_lines("relu", {"dpre": copied})).state == "solved"
+
+
+def test_writing_into_another_name_of_what_was_handed_over(folder):
+    """dnoise is dz itself, and right: the line that writes into it is to blame."""
+    lines = {**SOLUTIONS["reparameterize"], "dsigma": "dnoise\n    dsigma *= eps\n    dsigma = dsigma.sum(axis=0)"}
+    judged = written(folder, "reparameterize", with_lines("reparameterize", lines))
+    assert [row.name for row in judged.wrong_lines] == ["dsigma"]
+    assert {row.state for row in judged.rows} == {"right", "wrong"}
+    assert "this writes into an array" in judged.wrong_lines[0].says
+    lines["dmu"] = "dz.sum(axis=1)"  # a wrong line above it does not excuse it
+    judged = written(folder, "reparameterize", with_lines("reparameterize", lines))
+    assert [row.name for row in judged.wrong_lines] == ["dmu", "dsigma"]
+    assert "this writes into an array" in judged.wrong_lines[1].says
+
+
+def test_a_gradient_may_be_used_up_in_place(folder):
+    lines = {**SOLUTIONS["two_layers"], "dpre1": "dh1\n    dpre1 *= 1 - h1**2"}
+    judged = written(folder, "two_layers", with_lines("two_layers", lines))
+    assert {row.state for row in judged.rows} == {"right"}
+    assert judged.state == "solved"
+
+
+@pytest.mark.parametrize("how", ["dsquare\n    dmu *= 2 * mu", "dsquare; dmu *= 2 * mu"])
+def test_a_gradient_that_another_name_has_changed_before_it_is_used(how, folder):
+    lines = {**SOLUTIONS["gaussian_kl"], "dmu": how, "dvariance": "dsquare"}
+    judged = written(folder, "gaussian_kl", with_lines("gaussian_kl", lines))
+    assert [row.name for row in judged.wrong_lines] == ["dvariance"]
+    said = "dsquare is changed in place before it is used here: where two names stand for one array, make a new one"
+    assert judged.wrong_lines[0].says == said
+    lines["dmu"] = how.replace("dsquare", "dsquare.copy()")
+    assert written(folder, "gaussian_kl", with_lines("gaussian_kl", lines)).state == "solved"
+
+
+def test_a_returned_gradient_that_another_name_has_changed(folder):
+    lines = {**SOLUTIONS["gaussian_kl"], "dlogvar": "dmu\n    dlogvar *= 0\n    dlogvar += dvariance * variance - 0.5 * dkl"}
+    judged = written(folder, "gaussian_kl", with_lines("gaussian_kl", lines))
+    assert [(row.name, row.state) for row in judged.rows if row.state != "right"] == [("dmu", "wrong")]
+    assert judged.wrong_lines[0].says.startswith("this line is right, and what it made is changed in place later: where two")
+
+
+def test_a_line_that_fails_and_is_wrong_as_well_is_judged_with_right_numbers(folder, capsys):
+    lines = {"dper_pixel": "dnll", "dlog_p": "dper_pixel * x", "dlog_q": "-dper_pixel * x"}
+    lines = {**SOLUTIONS["bernoulli_in_atoms"], **lines}
+    judged = written(folder, "bernoulli_in_atoms", with_lines("bernoulli_in_atoms", lines))
+    assert [row.name for row in judged.wrong_lines] == ["dper_pixel", "dlog_p", "dlog_q"]
+    assert "the minus sign" in judged.wrong_lines[1].says
+    assert judged.wrong_lines[2].says == "the factor of log_q is 1 - x, not x"
+    assert re.search(r"Wrong: dper_pixel \(line \d+\), dlog_p \(line \d+\), dlog_q ", printed("12", capsys)[1])
 
 
 def test_other_lines_are_judged_though_one_fails(folder, capsys):
@@ -359,6 +471,13 @@ def test_a_line_that_fails_because_of_another_is_not_blamed(folder):
     states = {row.name: row.state for row in judged.rows}
     assert states == {"dproduct": "wrong", "db": "right", "dW": "wrong input", "dx": "wrong input"}
     assert "it fails because of what is wrong above (line " in judged.rows[2].says
+
+
+def test_nothing_above_is_blamed_where_nothing_above_is_wrong():
+    right = np.ones(3)
+    for above, state, said in (([], "wrong", "why"), ([verdict.Row("da", 1, (), "wrong")], "wrong input", "above (why)")):
+        row = verdict.row_of_failed("db", 2, "why", right, right, above, None, False)
+        assert (row.state, row.says[-len(said) :]) == (state, said)
 
 
 # -------------------------------------------------------------------------------------------------------- broken files
@@ -384,6 +503,13 @@ BROKEN = [  # what is changed in a solved file; what is said; the line that is n
     (("    pre = product + b", "    pre = product + c"), "NameError: name 'c' is not defined", "pre = product"),
     (("import numpy as np", "import numppy as np"), "ModuleNotFoundError: No module named 'numppy'", "import"),
     (("    return dx, dW, db", "    raise SystemExit"), "SystemExit: no message", "raise"),
+    (("    db = dpre.sum(axis=0)", "    db = max(dpre, 0)"), "for arrays there are np.maximum and np.where", "db ="),
+    (("    db = dpre.sum(axis=0)", "    db = dpre if dpre > 0 else 0"), "for arrays there are np.maximum and np.where", "db ="),
+    (("    db = dpre.sum(axis=0)", "    db = dpre^2"), "powers are written ** in Python: ^ is something else", "db ="),
+    (("    db = dpre.sum(axis=0)", "    db = 0.9^3"), "powers are written ** in Python: ^ is something else", "db ="),
+    (("    db = dpre.sum(axis=0)", "    db = np.concatenate(dpre, dpre, axis=1)"), "np.concatenate([a, b], axis=1)", "db ="),
+    (("    db = dpre.sum(axis=0)", "    db = np.concatenate(dpre, dpre)"), "the arrays go in one list", "db ="),
+    (("    db = dpre.sum(axis=0)", "    db = np.hstack(dpre, dpre)"), "the arrays go in one list", "db ="),
     (("    x, W = cache", "    x, W = cache\n    helper = ..."), "helper is still open, and the judge cannot fill it in", None),
 ]
 
@@ -501,7 +627,11 @@ def test_help_teaches_and_the_script_runs(tmp_path):
 def test_forward_exercises_run_by_themselves_once_solved(name, folder):
     written(folder, name, with_lines(name, SOLUTIONS[name]))
     file = folder / f"{BY_NAME[name].file}.py"
-    assert subprocess.run([sys.executable, file], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run([sys.executable, file], capture_output=True, text=True, check=True).stdout
+    assert re.fullmatch(r"\[[^()]*\]\n", out)  # the result alone, without the cache
+    file.write_text(shipped(name), encoding="utf-8")
+    done = subprocess.run([sys.executable, file], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "still open: put code in the place of `...`\n")
 
 
 # ------------------------------------------------------------------------------------------------- the judge's numbers
@@ -515,9 +645,12 @@ def test_complex_step_of_an_intermediate_is_the_derivative():
     np.testing.assert_allclose(forward.gradient("variance", [dkl]), 0.5 * dkl, rtol=1e-14)
     slope = 0.5 * np.expm1(exercise.arguments["logvar"])
     np.testing.assert_allclose(forward.gradient("logvar", [dkl]), dkl * slope, rtol=1e-12)
-    parts = forward.parts("logvar", [dkl])
-    assert list(parts) == ["variance = np.exp(logvar)", "kl = 0.5 * (square + variance - 1 - logvar)"]
-    np.testing.assert_allclose(sum(parts.values()), forward.gradient("logvar", [dkl]), rtol=1e-12)
+    ways = forward.ways("logvar", [dkl])
+    assert [way.code for way in ways] == ["variance = np.exp(logvar)", "kl = 0.5 * (square + variance - 1 - logvar)"]
+    assert [way.target for way in ways] == ["variance", "kl"]
+    np.testing.assert_allclose(sum(way.share for way in ways), forward.gradient("logvar", [dkl]), rtol=1e-12)
+    np.testing.assert_allclose(ways[0].slope, np.exp(exercise.arguments["logvar"]), rtol=1e-12)
+    np.testing.assert_allclose(ways[1].slope, -0.5, rtol=1e-12)
 
 
 def test_comparison_of_arrays_that_are_not_finite():
@@ -527,3 +660,12 @@ def test_comparison_of_arrays_that_are_not_finite():
     assert findings.error_of(np.array([1.0, 2e-18]), np.array([1.0, 1e-18])) < 1e-17
     assert findings.error_of(np.array([1.0, 2e-18]), np.array([1.0, 1e-18]), entrywise=True) == 1
     assert not findings.fits(np.array([1.0, 2e-18]), np.array([1.0, 0]), entrywise=True)
+
+
+def test_a_named_factor_is_no_one_in_disguise():
+    right = np.array([1.0, 2, 3])
+    assert findings.named_factor(2 * right, right, {"one": 1.0, "signs": np.array([1, -1, 1])}) == ""
+    assert findings.named_factor(2 * right, right, {"wrong_shape": np.ones((2, 2)), "text": "2"}) == ""
+    assert findings.named_factor(1.4 * right, right, {"beta": 0.7}).startswith("it is the right one times 2 * beta: ")
+    assert findings.named_factor(-right / 0.7, right, {"beta": 0.7}).startswith("it is the right one times 1 / beta and -1: ")
+    assert findings.named_factor(right**3, right, {"right": right}).startswith("it is the right one times right**2: it is mul")

@@ -10,7 +10,8 @@ numbers in their place, so you may begin anywhere and check as often as you like
 
 How it is judged. The forward pass of the file runs with one number of `name` moved by an imaginary 1e-20. The imaginary part of
 what comes out, divided by 1e-20, is the derivative, exact to rounding (the complex step). A line is right if the largest
-difference is below 1e-9 of the largest entry. Where the numbers are those of a known mistake, the mistake is named.
+difference is below 1e-9 of the largest entry; the column "rel. error" shows this quotient. Where the numbers are those of a
+known mistake, the mistake is named.
 
 The exit status is 0 if all that was asked for is solved, 1 if not, 2 if there is no such exercise.
 """
@@ -102,12 +103,12 @@ def print_detail(exercise):
     if verdict.rows:
         width = max(8, *(len(row.name) for row in verdict.rows))
         shapes = max(5, *(len(str(row.shape)) for row in verdict.rows))
-        print(f"  line  {'value':{width}}  {'shape':{shapes}}  verdict      error")
+        print(f"  line  {'value':{width}}  {'shape':{shapes}}  verdict      rel. error")
     for row in verdict.rows:
         line = row.line or "-"
         error = f"{row.error:.0e}" if row.error == row.error else ""
         worst = f"  {row.worst}" if row.worst else ""
-        print(f"  {line:>4}  {row.name:{width}}  {row.shape!s:{shapes}}  {row.state:11}  {error:5}{worst}".rstrip())
+        print(f"  {line:>4}  {row.name:{width}}  {row.shape!s:{shapes}}  {row.state:11}  {error:10}{worst}".rstrip())
         if row.state in (WRONG, INHERITED):
             print_explanation(exercise, row)
     if verdict.rows:

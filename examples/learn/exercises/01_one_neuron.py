@@ -10,6 +10,8 @@ Each line multiplies the gradient of its output by one slope:
 
     dinput = doutput * (slope of the output with respect to the input)
 
+Read before: lesson 01, examples/learn/01_one_neuron.py.
+
 Task: replace each `...` in neuron_backward by one line of code. The comment quotes the forward line that it differentiates.
 
 Hints

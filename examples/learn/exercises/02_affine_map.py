@@ -1,13 +1,15 @@
 """Exercise 2: the affine map, the layer that has most of a network's numbers.
 
-    pre = x W + b,   in components   pre_bj = Σ_i x_bi W_ij + b_j
+    pre = x W + b,   in components   pre_rj = Σ_i x_ri W_ij + b_j
 
-Shapes: x (B, n_in), W (n_in, n_out), b (n_out,), pre (B, n_out). B is the number of rows in the batch.
+Shapes: x (B, n_in), W (n_in, n_out), b (n_out,), pre (B, n_out). The batch has B rows, r = 1 to B.
+
+Read before: lesson 02, examples/learn/02_affine_map.py.
 
 Task: replace each `...` in affine_backward by one line. dname has the shape of name, always.
 
 Hints
-* Write dW_ij as a sum over all pre_bj that W_ij reaches, put in the slope ∂pre_bj/∂W_ij, then read the sum as a matrix product.
+* Write dW_ij as a sum over all pre_rj that W_ij reaches, put in the slope ∂pre_rj/∂W_ij, then read the sum as a matrix product.
 * Shapes almost derive the result: there is one product of x and dproduct (one of them transposed) that has the shape of W.
 * b is added to each of the B rows. What is used B times collects B gradients.
 

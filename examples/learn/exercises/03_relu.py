@@ -2,6 +2,8 @@
 
     h = pre where pre > 0, else 0          any shape, entry by entry
 
+Read before: lesson 03, examples/learn/03_activations.py.
+
 Task: write the one line of relu_backward.
 
 Hints

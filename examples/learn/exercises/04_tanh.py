@@ -5,6 +5,8 @@
 The forward pass is cut into atoms, one operation per line. up and down are used twice, in top and in bottom: their gradient is
 the sum of what comes back on both ways.
 
+Read before: lesson 03, examples/learn/03_activations.py.
+
 Task: replace each `...` in tanh_backward by one line, from the last line of the forward to the first.
 
 Hints

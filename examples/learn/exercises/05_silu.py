@@ -5,6 +5,8 @@
 pre is used twice: as the first factor, and inside of the second one. The product rule of calculus is the same statement as
 "gradients of two ways are added".
 
+Read before: lesson 03, examples/learn/03_activations.py.
+
 Task: replace each `...` in silu_backward by one line.
 
 Hints

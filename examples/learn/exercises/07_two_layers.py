@@ -7,12 +7,15 @@ Shapes: x (B, D), W1 (D, H), b1 (H,), W2 (H, n_out), b2 (n_out,). The data x nee
 Nothing here is new: exercise 2, tanh, exercise 2 once more. What is new is the order. The gradient goes through the last layer
 first, and each layer hands the gradient of its input to the one before it.
 
+Read before: lesson 05, examples/learn/05_a_network_fits_a_function.py.
+
 Task: replace each `...` in two_layers_backward by one line.
 
 Hints
 * dh1 is the "dx" of the second layer: it goes along W2 backward.
 * The slope of tanh is 1 - h1², with the output h1 that is in the cache.
-* Before you use a product, write its shapes down: (B, n_out) and (H, n_out) have to give (B, H).
+* Before you use a product, write its shapes down: (B, n_out) and (H, n_out) have to give (B, H). The judge takes
+  H = n_out = 3, so that shapes do not save you from a wrong transpose.
 
     python examples/learn/check.py 7
 

@@ -7,6 +7,8 @@ these two and of noise eps ~ N(0, 1) that does not depend on them, so that it ha
 
 Shapes: mu, logvar (B, L); eps and z (S, B, L), S samples of each row.
 
+Read before: lesson 07, examples/learn/07_reparameterisation.py.
+
 Task: replace each `...` in reparameterize_backward by one line.
 
 Hints

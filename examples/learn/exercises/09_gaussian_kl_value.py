@@ -5,6 +5,8 @@ drawn from q:
 
     log q(z) = -[(z - mu)²/σ² + log σ² + log 2π]/2          log p(z) = -[z² + log 2π]/2
 
+Read before: lesson 06, examples/learn/06_gaussian_kl.py.
+
 Task: take the mean over q on paper, and write it as code: `variance`, which is σ², and `kl`. Given are mu and logvar = log σ²,
 (B, L) each. Asked is the KL of each entry, (B, L), with no sum.
 
@@ -28,4 +30,6 @@ def gaussian_kl_forward(mu, logvar):
 
 
 if __name__ == "__main__":
-    print(gaussian_kl_forward(np.zeros((1, 1)), np.zeros((1, 1))))
+    if ... in gaussian_kl_forward.__code__.co_consts:
+        raise SystemExit("still open: put code in the place of `...`")
+    print(gaussian_kl_forward(np.zeros((1, 1)), np.zeros((1, 1)))[0])

@@ -4,6 +4,8 @@
 
 (The value is exercise 9. Solve that one first: this file shows its solution.)
 
+Read before: lesson 06, examples/learn/06_gaussian_kl.py.
+
 Task: replace each `...` in gaussian_kl_backward by one line.
 
 Hints

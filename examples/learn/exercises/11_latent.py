@@ -8,6 +8,8 @@ decoder, and kl goes into the loss.
 
 Two gradients come back, dz and dkl, and both reach mu and both reach logvar. (eps has one sample for each row here: no sum.)
 
+Read before: lesson 10, examples/learn/10_the_whole_vae.py.
+
 Task: replace each `...` in latent_backward by one line. dmu and dlogvar are sums of two terms each.
 
 Hints

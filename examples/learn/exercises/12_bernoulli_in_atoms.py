@@ -7,6 +7,8 @@ the pixels x (zeros and ones) is summed over the D pixels of each row:
 
 Shapes: logits, x (B, D); nll (B,).
 
+Read before: lesson 11, examples/learn/11_atoms_to_fused.py.
+
 Task: replace each `...` in bernoulli_nll_backward by one line.
 
 Hints

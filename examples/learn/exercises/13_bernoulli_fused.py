@@ -6,6 +6,8 @@ The same loss as in exercise 12. With p = σ(l), log p = -log(1 + e^-l) and log(
 
 which is softplus(l) - x l, written here as in exercise 6 so that it never overflows.
 
+Read before: lesson 11, examples/learn/11_atoms_to_fused.py.
+
 Task: write dlogits in one line. p = σ(logits) is in the cache. Put the six lines of exercise 12 into each other until the
 fractions cancel, or differentiate softplus(l) - x l directly.
 

@@ -7,6 +7,8 @@ of each row, is the squared error in units of 2 σ², and a constant:
 
 Shapes: mean, x (B, D); variance, that is σ², one number; nll (B,). The data x and the variance need no gradient.
 
+Read before: lesson 11, examples/learn/11_atoms_to_fused.py.
+
 Task: replace each `...` in gaussian_nll_backward by one line.
 
 Hints

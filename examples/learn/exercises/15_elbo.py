@@ -1,9 +1,12 @@
-"""Exercise 15: the loss of a VAE, and the one place where the batch is averaged.
+"""Exercise 15: the loss of a VAE, where the batch is averaged.
 
     loss = 1/(B S) Σ_sb nll_sb + beta Σ_l (1/B Σ_b kl_bl)
 
 nll (S, B): S samples of z for each row. kl (B, L): each latent dimension by itself. beta: one number, the weight of the KL;
-with beta = 1 this is minus the ELBO. Sums over dimensions, means over the batch: 1/B enters here and in no other op.
+with beta = 1 this is minus the ELBO. Sums over dimensions, means over the batch: 1/B enters in the bounds
+only, here and in exercise 16.
+
+Read before: lesson 08, examples/learn/08_elbo_and_its_gap.py.
 
 Task: replace each `...` in elbo_backward by one line.
 

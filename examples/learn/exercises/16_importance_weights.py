@@ -1,12 +1,15 @@
 """Exercise 16: the importance-weighted bound, and where a softmax comes from.
 
-Of S samples of z for each row, each has the weight w_s = p(x, z_s)/q(z_s|x), with log w = -nll - beta Σ_l kl. The loss is minus
-the logarithm of their mean, a bound on log p(x) that gets tighter with S (Burda, Grosse & Salakhutdinov 2016):
+Each of the S samples of z for a row has a weight, with log w_s = -nll_s - beta Σ_l kl_sl. Here kl is that of the sample itself,
+log q(z_s|x) - log p(z_s) for each latent dimension (lesson 06). For beta = 1 the weight is w_s = p(x, z_s)/q(z_s|x), and
+minus the loss is a bound on log p(x) that gets tighter with S (Burda, Grosse & Salakhutdinov 2016):
 
     loss = -1/B Σ_b log (1/S Σ_s w_sb)
 
-Shapes: nll (S, B); kl (S, B, L), of each sample; beta one number. So that no exponential overflows, the largest log w of each
+Shapes: nll (S, B); kl (S, B, L); beta one number. So that no exponential overflows, the largest log w of each
 row is taken out before and added again after: it drops out of the result, and counts as a constant here.
+
+Read before: lesson 08, examples/learn/08_elbo_and_its_gap.py.
 
 Task: replace each `...` in iwae_backward by one line.
 

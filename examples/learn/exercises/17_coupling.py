@@ -8,6 +8,8 @@ scales, and its logarithm a sum:
 
 Shapes: x, log_scale, shift, y (B, D); log_det (B,). Both outputs go into the loss: two gradients come in, dy and dlog_det.
 
+Read before: lesson 10, where gradients of two ways are added. (No lesson is about flows.)
+
 Task: replace each `...` in scale_and_shift_backward by one line.
 
 Hints

@@ -12,6 +12,7 @@ CAUSES = {
     1 / 7: "7 is the number of samples S: a mean is taken over the samples where a sum is meant",
     35: "35 is B S: the mean over rows and samples belongs here",
 }
+NOT_FINITE = "it is not finite: look for the logarithm of a negative number, a division by 0, or an exponential that overflows"
 
 
 def number_array(value):
@@ -53,6 +54,9 @@ def worst_entry(value, right, entrywise=False):
 def shape_finding(name, value, right):
     """What to do about a wrong shape."""
     said = f"the shape is {value.shape}, and has to be {right.shape}, that of {name}"
+    for axis, length in enumerate(value.shape):
+        if length == 1 and fits(value.squeeze(axis), right):
+            return f"{said}: the numbers are right, but axis {axis} of length 1 is kept (by keepdims or [None])"
     for axis in range(value.ndim):
         if fits(value.sum(axis=axis), right):
             return f"{said}: it is not summed over axis {axis}"
@@ -75,48 +79,108 @@ def constant_ratio(value, right):
     return ratio if ratio != 0 and fits(value, ratio * right) else None
 
 
-def factor_finding(ratio):
+def simple_factor(ratio):
+    """What is said of a factor that has a cause of its own, "" for any other."""
     if abs(ratio + 1) < 1e-9:
         return "the sign is the opposite of the right one"
     for known, cause in CAUSES.items():
         for sign, say in ((1, ""), (-1, ", and the sign is the opposite")):
             if abs(ratio - sign * known) < 1e-9 * known:
                 return f"it is {known:.6g} times the right one{say}: {cause}"
-    return f"it is {ratio:.6g} times the right one"
-
-
-def part_finding(name, value, right, parts):
-    """Whether one of the ways on which name reaches the result is forgotten or wrong; parts: code line -> its share."""
-    for line, part in parts.items():
-        ratio = constant_ratio(value, part)
-        if ratio is not None and abs(ratio - 1) > 1e-9:
-            return f"only the part that comes through `{line}` is there, and {ratio:.6g} times what it should be"
-        if fits(value, right - part):
-            return f"the way through `{line}` is missing: {name} is used there too, and the gradients of all ways are added"
-        ratio = constant_ratio(value - (right - part), part)
-        if ratio is not None:
-            how = "has the opposite sign" if abs(ratio + 1) < 1e-9 else f"is {ratio:.6g} times what it should be"
-            return f"the part that comes through `{line}` {how}"
     return ""
 
 
-def finding(name, value, right, parts, local):
-    """One sentence on a wrong gradient of `name`, "" where it is nothing simple.
+def named_factor(value, right, known):
+    """Whether value is right times ±v, ±2 v or ±v/2, or their squares or inverses, with one of the known values v."""
+    for name, held in known.items():
+        v = number_array(held)
+        if v is None or not v.any() or np.all(np.abs(v) == 1) or np.shape(right * 0) != broadcast_shape(v, right):
+            continue
+        for term, factor in ((name, v), (f"2 * {name}", 2 * v), (f"{name} / 2", v / 2)):
+            for power in (1, 2):
+                for sign in (1, -1):
+                    if fits(value, sign * right * factor**power):
+                        return factor_text(term, power, sign, v)
+                    if fits(value * factor**power, sign * right):
+                        return factor_text(term, -power, sign, v)
+    return ""
 
-    parts() gives the share of each line that uses the name, local() the gradient for an upstream of ones.
+
+def broadcast_shape(a, b):
+    try:
+        return np.broadcast_shapes(np.shape(a), np.shape(b))
+    except ValueError:
+        return None
+
+
+def factor_text(term, power, sign, v):
+    bracketed = f"({term})" if " " in term else term
+    what = {1: term, -1: f"1 / {bracketed}", 2: f"{bracketed}**2", -2: f"1 / {bracketed}**2"}[power]
+    why = {
+        1: "this factor is too many, or a division by it is missing",
+        -1: "this factor is missing, or a division by it is too many",
+        2: f"it is multiplied by {term} where it has to be divided by it (without brackets, a / b * c is (a / b) * c)",
+        -2: f"it is divided by {term} where it has to be multiplied by it",
+    }[power]
+    return f"it is the right one times {what}{' and -1' if sign < 0 else ''}: {why}"
+
+
+def upstream_finding(value, right, ways, local):
+    """Whether a gradient from above is missing: value is the slope alone, for upstream gradients of one."""
+    slopes = sum(way.slope for way in ways) if ways else np.nan
+    if fits(value, slopes):
+        targets = " and ".join(dict.fromkeys(str(way.target) for way in ways))
+        return f"the upstream gradient is missing: this is the slope of {targets} alone"
+    if fits(value, local):
+        return "the upstream gradient is missing: this is right for an upstream gradient of ones only"
+    for way in ways if len(ways) > 1 else ():
+        if fits(value, right - way.share + way.slope):
+            return f"the upstream gradient d{way.target} is missing in the part that comes through `{way.code}`"
+    return ""
+
+
+def part_finding(name, value, right, ways):
+    """Whether one of the ways on which name reaches the result is forgotten or wrong."""
+    for way in ways:
+        ratio = constant_ratio(value, way.share)
+        if ratio is not None and abs(ratio - 1) > 1e-9:
+            return f"only the part that comes through `{way.code}` is there, and {ratio:.6g} times what it should be"
+        if fits(value, right - way.share):
+            return f"the way through `{way.code}` is missing: {name} is used there too, and the gradients of all ways are added"
+        ratio = constant_ratio(value - (right - way.share), way.share)
+        if ratio is not None:
+            how = "has the opposite sign" if abs(ratio + 1) < 1e-9 else f"is {ratio:.6g} times what it should be"
+            return f"the part that comes through `{way.code}` {how}"
+    return ""
+
+
+def finding(name, value, right, known, ways=list, local=lambda: np.nan):
+    """One sentence on a wrong gradient of `name`, "" where it is nothing simple; known: name -> value of all that is around.
+
+    ways() gives the lines that use the name, local() the gradient for upstream gradients of ones.
     """
     if value.shape != right.shape:
-        return shape_finding(name, value, right)
+        said = shape_finding(name, value, right)
+        if broadcast_shape(value, right) != right.shape or ": " in said:
+            return said
+        filled = finding(name, np.broadcast_to(value, right.shape), right, known, ways, local)
+        return f"{said}; filled up to that shape, {filled}" if filled else said
     if not np.all(np.isfinite(value)):
-        return "it is not finite" if np.all(np.isfinite(right)) else ""
+        return NOT_FINITE if np.all(np.isfinite(right)) else ""
     if not value.any():
         return "it is zero everywhere"
+    if fits(value, right):
+        return "the large entries are right, and the small ones have lost their digits"
+    found = ways()
+    said = upstream_finding(value, right, found, local())
+    if said:
+        return said
     ratio = constant_ratio(value, right)
-    if ratio is not None and (value.size > 1 or any(abs(abs(ratio) - simple) < 1e-9 for simple in (1, 2, 0.5))):
-        return factor_finding(ratio)
+    said = (simple_factor(ratio) if ratio is not None else "") or named_factor(value, right, known)
+    if said:
+        return said
+    if ratio is not None and value.size > 1:
+        return f"it is {ratio:.6g} times the right one"
     if value.ndim == 2 and value.shape[0] == value.shape[1] and fits(value.T, right):
         return "it is the transpose of the right one"
-    if fits(value, local()):
-        return "the upstream gradient is missing: this is the slope alone"
-    found = parts()
     return part_finding(name, value, right, found) if len(found) > 1 else ""

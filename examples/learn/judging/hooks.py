@@ -52,7 +52,8 @@ def call(path, function, *arguments):
     except (Exception, SystemExit) as error:
         places = [place for place in traceback.walk_tb(error.__traceback__) if place[0].f_code.co_filename == str(path)]
         frame, line = places[-1] if places else (None, None)  # the deepest line of the file that was at work
-        raise ExerciseError(explained(error, shapes_in(frame, line)), line) from error
+        code = code_of(str(path), line) if line else ""
+        raise ExerciseError(explained(error, shapes_in(frame, line), code), line) from error
 
 
 def shapes_in(frame, line):
@@ -70,8 +71,14 @@ def code_of(file, line):
     return linecache.getline(file, line).split("  #")[0].strip()
 
 
-def explained(error, shapes):
+def explained(error, shapes, code):
     text = (str(error).strip() or "no message").split("\n")[0]
+    if "truth value of an array" in text:
+        return "max, if and `and` work on single numbers: for arrays there are np.maximum and np.where"
+    if isinstance(error, TypeError) and ("for ^" in text or "bitwise_xor" in text):
+        return "powers are written ** in Python: ^ is something else"
+    if isinstance(error, TypeError) and re.search(r"(concatenate|stack)\(\w", code):
+        return "the arrays go in one list: np.concatenate([a, b], axis=1)"
     if "read-only" in text:
         return "this writes into an array that the function was handed (an argument or the cache): make a new array"
     if isinstance(error, ValueError) and ("broadcast" in text or "mismatch" in text or "not aligned" in text):
@@ -110,9 +117,13 @@ def assigned_names(statement):
 
 
 def assignments(node):
-    """(name, line) of each assignment below a node."""
+    """(name, place) of each assignment below a node."""
     statements = [part for part in ast.walk(node) if isinstance(part, STATEMENTS)]
-    return [(name, statement.lineno) for statement in statements for name in assigned_names(statement)]
+    return [(name, place_of(statement)) for statement in statements for name in assigned_names(statement)]
+
+
+def place_of(statement):
+    return statement.lineno, statement.col_offset
 
 
 def lines_of(node):
@@ -126,18 +137,19 @@ def is_blank(node):
 class Hooks(ast.NodeTransformer):
     """Puts the calls of __assigned__ and __open__ into a function, and with uses=True of __used__ around each name.
 
-    skipped: numbers of lines that are treated as blanks.
+    skipped: numbers of lines that are treated as blanks; what they change in place is set as a whole.
     """
 
     def __init__(self, node, uses, skipped):
         self.uses, self.skipped = uses, skipped
-        self.lines = {}  # name -> where it is assigned last
-        self.plain = {}  # line -> the one name that it assigns as a whole
-        for name, line in assignments(node):
-            self.lines[name] = max(line, self.lines.get(name, 0))
+        self.last = {}  # name -> (line, column) where it is assigned last
+        self.plain = {}  # line -> the one name that it assigns, as a whole or in part
+        for name, place in assignments(node):
+            self.last[name] = max(place, self.last.get(name, place))
+        self.lines = {name: line for name, (line, _) in self.last.items()}
         for statement in ast.walk(node):
-            if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-                self.plain.update(dict.fromkeys(lines_of(statement), statement.targets[0].id))
+            if isinstance(statement, STATEMENTS) and len(assigned_names(statement)) == 1:
+                self.plain.update(dict.fromkeys(lines_of(statement), assigned_names(statement)[0]))
         loops = [loop for loop in ast.walk(node) if isinstance(loop, (ast.For, ast.While))]
         self.in_loops = {pair for loop in loops for pair in assignments(loop)}
 
@@ -151,7 +163,9 @@ class Hooks(ast.NodeTransformer):
     def with_looks(self, node):
         """The statement, its blanks filled by __open__, and a look at each name that it assigns."""
         names = assigned_names(node)
-        if names and (is_blank(node.value) or self.skipped.intersection(lines_of(node))):
+        if names and self.skipped.intersection(lines_of(node)):
+            node = ast.copy_location(ast.Assign([ast.Name(names[0], ast.Store())], hook("__open__", names[0])), node)
+        elif names and is_blank(node.value):
             node.value = hook("__open__", names[0])
         elif isinstance(node.value, ast.Tuple) and len(names) == len(node.value.elts) and any(map(is_blank, node.value.elts)):
             node.value.elts = [hook("__open__", name) if is_blank(part) else part
@@ -160,7 +174,7 @@ class Hooks(ast.NodeTransformer):
             node.value = self.visit(node.value)
         looks = []
         for name in names:
-            last = node.lineno == self.lines[name] and (name, node.lineno) not in self.in_loops
+            last = place_of(node) == self.last[name] and (name, place_of(node)) not in self.in_loops
             value = hook("__assigned__", name, loaded(name), last)
             looks.append(ast.copy_location(ast.Assign([ast.Name(name, ast.Store())], value), node))
         return [node, *looks]

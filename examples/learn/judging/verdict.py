@@ -3,7 +3,8 @@
 The forward of the learner's own file runs with one number of one intermediate moved along the imaginary axis; that gives the
 gradient with respect to every intermediate. The backward then runs twice: as it stands (with the right value where a line is
 still open), and once more with every gradient replaced by the right one after it has been looked at. In the second run each
-line starts from right numbers, so that a line is not blamed for what came from above.
+line starts from right numbers, so that a line is not blamed for what came from above. A third run, with a new array for each
+name, tells whether a line is wrong only because an array that it uses was changed in place.
 """
 
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from .mistakes import named_mistake
 from .running import Attempt, Forward
 
 RIGHT, WRONG, INHERITED, OPEN, NOT_REACHED = "right", "wrong", "wrong input", "open", "not reached"
+NEW_ARRAY = "where two names stand for one array, make a new one"
 
 
 class Row(NamedTuple):
@@ -67,7 +69,8 @@ def judge_backward(exercise, path, namespace):
     def given_arguments():
         return (*douts, cache)
 
-    attempts = [Attempt(path, namespace, exercise.function, given_arguments, right, isolate) for isolate in (False, True)]
+    hows = ((False, False), (True, False), (True, True))
+    attempts = [Attempt(path, namespace, exercise.function, given_arguments, right, *how) for how in hows]
     given = {f"d{name}": dout for name, dout in zip(exercise.outputs, douts)}
 
     def says(name, value):
@@ -75,8 +78,9 @@ def judge_backward(exercise, path, namespace):
         known = {**forward.values, **gradients, **given}
         ones = [np.ones_like(dout) for dout in douts]
         return named_mistake(exercise, name, value, known) or finding(
-            name[1:], value, right[name], lambda: forward.parts(name[1:], douts), lambda: forward.gradient(name[1:], ones)
-        )
+            name[1:], value, right[name], known, lambda: forward.ways(name[1:], douts),
+            lambda: forward.gradient(name[1:], ones),
+        )  # fmt: skip
 
     return verdict(exercise, attempts, outputs, right, says, [returned(attempt, outputs) for attempt in attempts])
 
@@ -104,7 +108,7 @@ def judge_forward(exercise, path, namespace):
 
     def says(name, value):
         context = {**exercise.arguments, **{key: value for key, value in fresh.items() if key != name}}
-        return named_mistake(exercise, name, value, context) or finding(name, value, right[name], dict, lambda: np.nan)
+        return named_mistake(exercise, name, value, context) or finding(name, value, right[name], context)
 
     return verdict(exercise, attempts, exercise.outputs, right, says, results)
 
@@ -134,27 +138,12 @@ def value_of(attempt, output):
 
 def verdict(exercise, attempts, outputs, right, says, results):
     """The rows, in the order of the file, and what they come to."""
-    first, second = attempts
+    first, rows = attempts[0], []
     order = sorted((name for name in right if name in first.lines), key=first.lines.get)
-    order += [name for name in outputs if name not in first.lines]
-    rows = []
-    for name in order:
-        line = first.lines.get(name, 0)
+    for name in order + [name for name in outputs if name not in first.lines]:
         if first.opened and name in exercise.arguments:
             continue  # an array that is changed in place, by lines that are given: not judged before the blanks are filled
-        if name in first.opened:
-            rows.append(Row(name, line, right[name].shape, OPEN))
-            continue
-        if name in second.failed:
-            rows.append(Row(name, line, right[name].shape, WRONG, says=second.failed[name]))
-            continue
-        if name in first.failed:
-            said = f"it fails because of what is wrong above ({first.failed[name]})"
-            rows.append(Row(name, line, right[name].shape, INHERITED, says=said))
-            continue
-        own = results[0].get(name, first.records.get(name))
-        isolated = results[1].get(name) if name in exercise.arguments else second.records.get(name, results[1].get(name))
-        rows.append(row_of(name, line, own, isolated, right, outputs, says, exercise.entrywise))
+        rows.append(row_of(name, exercise, attempts, outputs, right, says, results, rows))
     states = {row.state for row in rows}
     problem = str(first.problem) if first.problem else ""
     blanks_of_their_own = first.opened - set(right)
@@ -163,7 +152,52 @@ def verdict(exercise, attempts, outputs, right, says, results):
     return Verdict("solved" if states <= {RIGHT} and not problem else WRONG, rows, problem)
 
 
-def row_of(name, line, own, isolated, right, outputs, says, entrywise):
+def row_of(name, exercise, attempts, outputs, right, says, results, above):
+    """What the attempts say of one name; above: the rows before it."""
+    first, second, *with_own_arrays = attempts
+    line, wanted = first.lines.get(name, 0), np.asarray(right[name])
+    if name in first.opened:
+        return Row(name, line, wanted.shape, OPEN)
+    if name in second.failed:
+        return Row(name, line, wanted.shape, WRONG, says=second.failed[name])
+    own = results[0].get(name, first.records.get(name))
+    changed = changed_in_place(first, right)
+    if name in changed and name not in results[0]:
+        own = first.copies[name]  # a fault only where another line suffers from it
+    isolated = results[1].get(name) if name in exercise.arguments else second.records.get(name, results[1].get(name))
+    if name in first.failed:
+        return row_of_failed(name, line, first.failed[name], isolated, wanted, above, says, exercise.entrywise)
+    row = row_of_values(name, line, own, isolated, right, outputs, says, exercise.entrywise)
+    if name in changed and row.state != RIGHT:
+        return row._replace(state=WRONG, says=f"this line is right, and what it made is changed in place later: {NEW_ARRAY}")
+    if changed and row.state == WRONG and any(fits_in(attempt.records.get(name), wanted) for attempt in with_own_arrays):
+        return row._replace(says=f"{changed[0]} is changed in place before it is used here: {NEW_ARRAY}")
+    return row
+
+
+def changed_in_place(attempt, right):
+    """The names that were right after their own line, and are not at the end."""
+    names = [name for name in attempt.copies if name in right and fits_in(attempt.copies[name], right[name])]
+    return [name for name in names if not fits_in(attempt.records[name], right[name])]
+
+
+def fits_in(value, right):
+    array = number_array(value)
+    return array is not None and fits(array, np.asarray(right))
+
+
+def row_of_failed(name, line, failed, isolated, wanted, above, says, entrywise):
+    """The row of a line that fails with what the learner wrote above it, and runs with the right numbers in their place."""
+    alone = number_array(isolated) if isolated is not None else None
+    if alone is not None and not fits(alone, wanted, entrywise):
+        return Row(name, line, wanted.shape, WRONG, says=says(name, alone))
+    if any(row.state in (WRONG, INHERITED) for row in above):
+        said = f"it fails because of what is wrong above ({failed})"
+        return Row(name, line, wanted.shape, INHERITED, says=said)
+    return Row(name, line, wanted.shape, WRONG, says=failed)
+
+
+def row_of_values(name, line, own, isolated, right, outputs, says, entrywise):
     wanted = np.asarray(right[name])
     if own is None and isolated is None:
         return Row(name, line, wanted.shape, NOT_REACHED)
