@@ -20,6 +20,8 @@ stand here, then models/vae.py.
     checking/    the evidence that gradients are right
         gradcheck    complex step, finite differences, Taylor and adjoint tests, for your own layers too
         cases        every op and model in every regime
+        distributions  the pairs of distributions among them
+        pair         a forward/backward pair and its arguments
         run          the cases put before the checks
     training/    one loop for every model
         fit          epochs and minibatches
@@ -53,6 +55,9 @@ stand here, then models/vae.py.
         mlp          dense layers one after the other
         latent       clip, sample and KL in one pass
         likelihood   value and gradient of a likelihood in one pass
+        full_posterior  clip, sample and KL with full covariance in one pass
+        gaussian_likelihoods  learned variances in one pass
+        discrete     likelihoods of whole numbers in one pass
         binarize     zeros and ones drawn from grey levels
         updates      the sum over shards and the update in one pass
         vae          forward and backward of a whole VAE in one call
@@ -68,6 +73,10 @@ stand here, then models/vae.py.
         likelihood   p(x|z): negative log-likelihoods
         bounds       how nll and kl become the loss
         coupling     affine coupling layers, their inverse and log-determinant
+        full_posterior  q(z|x) with correlations: its Cholesky factor, sample and KL
+        gaussian_kl  the KL of two Gaussians, diagonal or full
+        gaussian_likelihoods  p(x|z) with learned variances
+        discrete     p(x|z) of whole numbers: categorical and beta-binomial
         binarize     zeros and ones drawn from grey levels
         updates      the arithmetic of the optimisers
     core/        small helpers that know nothing of models
@@ -99,7 +108,6 @@ from npvae.training.fit import fit
 from npvae.training.lbfgs import fit_lbfgs
 from npvae.training.optim import SGD, AdaGrad, Adam, Momentum, RMSProp
 from npvae.training.state import History
-
 
 
 def __getattr__(name):

@@ -303,3 +303,181 @@ def freeze(values):
     elif isinstance(values, (tuple, list)):
         for value in values:
             freeze(value)
+
+
+# ---- Gaussians with full covariance, pairs of Gaussians, Gaussian likelihoods with learned variances ----
+
+
+def cholesky_factor(logvar, below):
+    """logvar (B, L), below (B, L (L − 1)/2) -> factor (B, L, L), row by row."""
+    factors = []
+    for v, entries in zip(logvar, below):
+        entries, factor = list(entries), []
+        for l in range(len(v)):
+            row = [entries.pop(0) for _ in range(l)] + [math.sqrt(math.exp(v[l]))]
+            factor.append(row + [0.0] * (len(v) - len(row)))
+        factors.append(factor)
+    return factors
+
+
+def full_sample_forward(mu, factor, eps):
+    """mu (B, L), factor (B, L, L), eps (S, B, L) -> z (S, B, L)."""
+    z = []
+    for noise in eps:
+        z.append([])
+        for m, F, e in zip(mu, factor, noise):
+            z[-1].append([math.fsum([m[l], *(F[l][k] * e[k] for k in range(l + 1))]) for l in range(len(m))])
+    return z
+
+
+def covariance_of(factor):
+    """factor (L, L) -> F Fᵀ (L, L), in Decimal."""
+    return [[sum(Decimal(a) * Decimal(b) for a, b in zip(row, other)) for other in factor] for row in factor]
+
+
+def inverse_and_determinant(A):
+    """Of a positive definite matrix of Decimals, by Gauss-Jordan elimination."""
+    n, determinant = len(A), Decimal(1)
+    rows = [list(A[i]) + [Decimal(i == j) for j in range(n)] for i in range(n)]
+    for i in range(n):
+        pivot = rows[i][i]
+        determinant *= pivot
+        rows[i] = [value / pivot for value in rows[i]]
+        for j in range(n):
+            if j != i:
+                rows[j] = [a - rows[j][i] * b for a, b in zip(rows[j], rows[i])]
+    return [row[n:] for row in rows], determinant
+
+
+def kl_of_full_gaussians(mu0, covariance0, mu1, covariance1):
+    """½ (tr(Σ1⁻¹ Σ0) + (mu0 − mu1)ᵀ Σ1⁻¹ (mu0 − mu1) − k + log(det Σ1/det Σ0)) of Decimals."""
+    n, (inverse, determinant1), (_, determinant0) = len(mu0), *map(inverse_and_determinant, (covariance1, covariance0))
+    trace = sum(inverse[i][j] * covariance0[j][i] for i in range(n) for j in range(n))
+    distance = sum((mu0[i] - mu1[i]) * inverse[i][j] * (mu0[j] - mu1[j]) for i in range(n) for j in range(n))
+    return (trace + distance - n + (determinant1 / determinant0).ln()) / 2
+
+
+def full_pair_kl_forward(mu_q, factor_q, mu_p, factor_p):
+    """mu (B, L), factor (B, L, L) of q and p -> kl (B, L): what each dimension adds to the divergence of those before it."""
+    kl = []
+    for mq, Fq, mp, Fp in zip(mu_q, factor_q, mu_p, factor_p):
+        mq, mp = [Decimal(m) for m in mq], [Decimal(m) for m in mp]
+        Cq, Cp = covariance_of(Fq), covariance_of(Fp)
+        of_first = [Decimal(0)]
+        for n in range(1, len(mq) + 1):
+            leading_q, leading_p = ([row[:n] for row in C[:n]] for C in (Cq, Cp))
+            of_first.append(kl_of_full_gaussians(mq[:n], leading_q, mp[:n], leading_p))
+        kl.append([float(of_first[n + 1] - of_first[n]) for n in range(len(mq))])
+    return kl
+
+
+def pair_kl_forward(mu_q, logvar_q, mu_p, logvar_p):
+    """All (B, L) -> kl (B, L)."""
+    return [
+        [float(kl_of_gaussians(Decimal(mq), e_to(vq), Decimal(mp), e_to(vp))) for mq, vq, mp, vp in zip(*rows)]
+        for rows in zip(mu_q, logvar_q, mu_p, logvar_p)
+    ]
+
+
+def pair_kl_backward(dkl, mu_q, logvar_q, mu_p, logvar_p):
+    """dkl (B, L) -> dmu_q, dlogvar_q, dmu_p, dlogvar_p (B, L): through the variances, ∂kl/∂variance · variance."""
+    grads = [[], [], [], []]
+    for rows in zip(dkl, mu_q, logvar_q, mu_p, logvar_p):
+        entries = []
+        for d, mq, lq, mp, lp in zip(*rows):
+            d, vq, vp, distance = Decimal(d), e_to(lq), e_to(lp), Decimal(mq) - Decimal(mp)
+            by_vq, by_vp = (1 / vp - 1 / vq) / 2, (1 / vp - (vq + distance**2) / vp**2) / 2
+            entries.append([float(d * g) for g in (distance / vp, by_vq * vq, -distance / vp, by_vp * vp)])
+        for grad, column in zip(grads, zip(*entries)):
+            grad.append(list(column))
+    return grads
+
+
+def gaussian_learned_nll_forward(output, x, low):
+    """output (B, 2D), x (B, D) -> nll (B,): −Σ_d log of the normal density, its log-variance between low and 20."""
+    D = len(x[0])
+    logvar = clip_forward([row[D:] for row in output], low)
+    return [
+        math.fsum(gaussian_nll_forward([[m]], [[t]], math.exp(v))[0] for m, v, t in zip(row, *rows))
+        for row, *rows in zip(output, logvar, x)
+    ]
+
+
+def gaussian_learned_nll_backward(dnll, output, x, low):
+    """dnll (B,) -> doutput (B, 2D): ∂nll/∂variance · variance, ∂nll/∂variance = ½ (1/variance − (x − mean)²/variance²)."""
+    D = len(x[0])
+    raw = [row[D:] for row in output]
+    logvar = clip_forward(raw, low)
+    dmean, dlogvar = [], []
+    for d, row, v_row, x_row in zip(dnll, output, logvar, x):
+        variances = [math.exp(v) for v in v_row]
+        dmean.append([d * (m - t) / s for m, t, s in zip(row, x_row, variances)])
+        dlogvar.append([d * (1 / s - (t - m) ** 2 / s**2) / 2 * s for m, t, s in zip(row, x_row, variances)])
+    return [m + v for m, v in zip(dmean, clip_backward(dlogvar, raw, low))]
+
+
+# ---- discrete ----
+
+
+def categorical_nll_forward(logits, x):
+    """logits (B, D K), x (B, D) -> nll (B,): −Σ_d log of e^l_x / Σ_k e^l_k."""
+    nll = []
+    for logits_row, x_row in zip(logits, x):
+        total, n_levels = Decimal(0), len(logits_row) // len(x_row)
+        for d, level in enumerate(x_row):
+            weights = [e_to(l) for l in logits_row[d * n_levels : (d + 1) * n_levels]]
+            total -= (weights[int(level)] / sum(weights)).ln()
+        nll.append(float(total))
+    return nll
+
+
+def categorical_nll_backward(dnll, logits, x):
+    """dnll (B,) -> dlogits (B, D K): ∂nll/∂p_x · ∂p_x/∂l_k = −1/p_x · p_x (1[k = x] − p_k)."""
+    dlogits = []
+    for dout, logits_row, x_row in zip(dnll, logits, x):
+        row, n_levels = [], len(logits_row) // len(x_row)
+        for d, level in enumerate(x_row):
+            weights = [e_to(l) for l in logits_row[d * n_levels : (d + 1) * n_levels]]
+            p = [w / sum(weights) for w in weights]
+            row += [float(-Decimal(dout) / p[int(level)] * p[int(level)] * ((k == level) - p[k])) for k in range(n_levels)]
+        dlogits.append(row)
+    return dlogits
+
+
+def rising(a, k):
+    """Γ(a + k)/Γ(a) = a (a + 1) … (a + k − 1), of a Decimal."""
+    return math.prod((a + j for j in range(int(k))), start=Decimal(1))
+
+
+def sum_of_reciprocals(a, k, power=1):
+    """1/a^power + … + 1/(a + k − 1)^power, of a Decimal: for power 1 it is ψ(a + k) − ψ(a)."""
+    return sum((1 / (a + j) ** power for j in range(int(k))), start=Decimal(0))
+
+
+def beta_binomial_probability(log_alpha, log_beta, level, n):
+    """C(n, x) · α (α + 1) … (α + x − 1) · β … (β + n − x − 1) / (α + β) … (α + β + n − 1), a Decimal."""
+    alpha, beta = e_to(log_alpha), e_to(log_beta)
+    return math.comb(n, int(level)) * rising(alpha, level) * rising(beta, n - level) / rising(alpha + beta, n)
+
+
+def beta_binomial_nll_forward(output, x, n=255):
+    """output (B, 2D), x (B, D) -> nll (B,): −Σ_d log of the probability; the parameters are not clipped here."""
+    nll = []
+    for row, levels in zip(output, x):
+        pixels = zip(row[: len(levels)], row[len(levels) :], levels)
+        nll.append(float(-sum(beta_binomial_probability(a, b, level, n).ln() for a, b, level in pixels)))
+    return nll
+
+
+def beta_binomial_nll_backward(dnll, output, x, n=255):
+    """dnll (B,) -> doutput (B, 2D): ∂nll/∂α · α and ∂nll/∂β · β, by the derivative of each factor's logarithm."""
+    doutput = []
+    for d, row, levels in zip(dnll, output, x):
+        dlog_alpha, dlog_beta = [], []
+        for log_alpha, log_beta, level in zip(row[: len(levels)], row[len(levels) :], levels):
+            alpha, beta = e_to(log_alpha), e_to(log_beta)
+            of_all = sum_of_reciprocals(alpha + beta, n)
+            dlog_alpha.append(float(Decimal(d) * (of_all - sum_of_reciprocals(alpha, level)) * alpha))
+            dlog_beta.append(float(Decimal(d) * (of_all - sum_of_reciprocals(beta, n - level)) * beta))
+        doutput.append(dlog_alpha + dlog_beta)
+    return doutput

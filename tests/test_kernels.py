@@ -39,8 +39,9 @@ def test_the_table_of_kernels_has_every_op_with_its_signature():
 
 def test_compiled_ops_are_in_the_place_of_the_others():
     compiled = {name for name in OPS if getattr(kernels, name) is not getattr(ops, name)}
-    passes = {f"{name}_{way}" for name in ("dense", "mlp", "latent", "latent_sampled", "bernoulli_nll", "gaussian_nll")
-              for way in ("forward", "backward")}  # fmt: skip
+    pairs = ["dense", "mlp", "latent", "latent_sampled", "full_latent", "full_latent_sampled", "bernoulli_nll", "gaussian_nll",
+             "gaussian_learned_nll", "gaussian_global_nll", "categorical_nll", "beta_binomial_nll"]  # fmt: skip
+    passes = {f"{name}_{way}" for name in pairs for way in ("forward", "backward")}
     updates = {f"{name}_step" for name in ("sgd", "momentum", "adagrad", "rmsprop", "adam")}
     assert compiled == passes | updates | {"clipped_share", "binarize"}
     assert load_ops("numba") is kernels

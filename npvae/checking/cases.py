@@ -4,31 +4,20 @@ A regime is where a formula or its rounding changes: below, at and above a kink,
 logits. A check that never visits a branch says nothing about it.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from npvae import models
+from npvae.checking.distributions import discrete_pairs, full_latent_and_variance_pairs, gaussian_pairs
+from npvae.checking.pair import LOGITS, Pair
 from npvae.models.backend import BACKENDS, load_ops
-from npvae.ops import bounds, coupling, latent, layers, likelihood
+from npvae.ops import bounds, coupling, discrete, latent, layers, likelihood
 from npvae.training.optim import Adam, initial_state
 
 ACTIVATIONS = tuple(name for name in layers.ACTIVATIONS if name != "identity")
-LOGITS = (0.0, 1.0, 20.0, 40.0, 100.0, 1e4)
 TARGETS = (0.0, 0.3, 1.0)
 TRAINED = 100  # steps of Adam after which a model is checked again
-
-
-class Pair(NamedTuple):
-    """A forward/backward pair and the arguments that it is checked at."""
-
-    name: str
-    forward: Callable
-    backward: Callable
-    args: tuple
-    wrt: tuple  # names of the arguments that backward differentiates
-    on_kink: bool = False  # differences straddle a kink here, or drown in rounding: only the complex step can judge
 
 
 class ModelCase(NamedTuple):
@@ -112,7 +101,8 @@ def op_pairs():
         Pair("sampler, 1 row, 1 sample", *sample, (mu[:1], logvar[:1], normal((1, 1, 3))), ("mu", "logvar")),
         Pair("Gaussian KL", *kl, (mu, logvar), ("mu", "logvar")),
     ]
-    return pairs + bound_pairs() + coupling_pairs() + nll_pairs("", likelihood)
+    pairs += bound_pairs() + coupling_pairs() + nll_pairs("", likelihood)
+    return pairs + gaussian_pairs() + discrete_pairs("", discrete)
 
 
 def bound_pairs():
@@ -201,4 +191,5 @@ def composite_pairs(backend):
         Pair(f"{backend} latent sampled", *sampled_ops, (posterior, rng.standard_normal((5, 4, 3))), ("posterior",)),
         Pair(f"{backend} latent sampled, clipped", *sampled_ops, (clipped, np.full((1, 4, 3), 1e-4)), ("posterior",), True),
     ]
-    return pairs + nll_pairs(f"{backend} ", ops)
+    pairs += nll_pairs(f"{backend} ", ops) + full_latent_and_variance_pairs(f"{backend} ", ops)
+    return pairs + discrete_pairs(f"{backend} ", ops)

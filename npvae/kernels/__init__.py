@@ -9,6 +9,24 @@ This module has every name of `npvae.ops`, with the same signature; an op that g
 from npvae.ops import *  # the whole table first, then the compiled ops in their places
 
 from npvae.kernels.binarize import binarize
+from npvae.kernels.discrete import (
+    beta_binomial_nll_backward,
+    beta_binomial_nll_forward,
+    categorical_nll_backward,
+    categorical_nll_forward,
+)
+from npvae.kernels.full_posterior import (
+    full_latent_backward,
+    full_latent_forward,
+    full_latent_sampled_backward,
+    full_latent_sampled_forward,
+)
+from npvae.kernels.gaussian_likelihoods import (
+    gaussian_global_nll_backward,
+    gaussian_global_nll_forward,
+    gaussian_learned_nll_backward,
+    gaussian_learned_nll_forward,
+)
 from npvae.kernels.latent import (
     clipped_share,
     latent_backward,

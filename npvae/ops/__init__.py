@@ -15,6 +15,46 @@ from npvae.ops.coupling import (
     standardize_forward,
     standardize_inverse,
 )
+from npvae.ops.discrete import (
+    beta_binomial_from_moments,
+    beta_binomial_mean,
+    beta_binomial_nll_backward,
+    beta_binomial_nll_forward,
+    beta_binomial_sample,
+    beta_binomial_variance,
+    categorical_mean,
+    categorical_nll_backward,
+    categorical_nll_forward,
+    categorical_sample,
+    categorical_variance,
+)
+from npvae.ops.full_posterior import (
+    full_latent_backward,
+    full_latent_forward,
+    full_latent_sampled_backward,
+    full_latent_sampled_forward,
+    full_posterior_backward,
+    full_posterior_forward,
+    full_posterior_width,
+    marginal_logvar,
+)
+from npvae.ops.gaussian_kl import (
+    full_pair_kl_backward,
+    full_pair_kl_forward,
+    pair_kl_backward,
+    pair_kl_forward,
+    pair_sampled_kl_backward,
+    pair_sampled_kl_forward,
+)
+from npvae.ops.gaussian_likelihoods import (
+    gaussian_global_nll_backward,
+    gaussian_global_nll_forward,
+    gaussian_learned_nll_backward,
+    gaussian_learned_nll_forward,
+    gaussian_parameters,
+    gaussian_sample,
+    optimal_variance,
+)
 from npvae.ops.latent import (
     clipped_share,
     latent_backward,

@@ -1,0 +1,93 @@
+"""The cases of the ops of distributions: Gaussians with full covariance and with learned variances, and whole numbers."""
+
+import numpy as np
+
+from npvae.checking.pair import LOGITS, Pair
+from npvae.ops import discrete, full_posterior, gaussian_kl
+
+
+def gaussian_pairs():
+    """Gaussians with full covariance, and the divergences of two Gaussians: generic, and where the two nearly agree."""
+    normal = np.random.default_rng(10).standard_normal
+    (mu_q, mu_p), (logvar_q, logvar_p) = normal((2, 4, 3)), normal((2, 4, 3))
+    factor_q, factor_p = (full_posterior.factor_forward(logvar, normal((4, 3)))[0] for logvar in (logvar_q, logvar_p))
+    factor = full_posterior.factor_forward, full_posterior.factor_backward
+    sample = full_posterior.full_sample_forward, full_posterior.full_sample_backward
+    kl = full_posterior.full_kl_forward, full_posterior.full_kl_backward
+    sampled = full_posterior.full_sampled_kl_forward, full_posterior.full_sampled_kl_backward
+    solve = gaussian_kl.solve_forward, gaussian_kl.solve_backward
+    pair = gaussian_kl.pair_kl_forward, gaussian_kl.pair_kl_backward
+    pair_sampled = gaussian_kl.pair_sampled_kl_forward, gaussian_kl.pair_sampled_kl_backward
+    full_pair = gaussian_kl.full_pair_kl_forward, gaussian_kl.full_pair_kl_backward
+    z, eps = normal((2, 5, 4, 3))
+    of_pair, of_full_pair = ("mu_q", "logvar_q", "mu_p", "logvar_p"), ("mu_q", "factor_q", "mu_p", "factor_p")
+    nearly = mu_q + 1e-3 * mu_p, logvar_q + 1e-3 * logvar_p
+    return [
+        Pair("Cholesky factor", *factor, (logvar_q, normal((4, 3))), ("logvar", "below")),
+        Pair("full sampler", *sample, (mu_q, factor_q, normal((4, 3))), ("mu", "factor")),
+        Pair("full sampler, 5 samples", *sample, (mu_q, factor_q, eps), ("mu", "factor")),
+        Pair("full Gaussian KL", *kl, (mu_q, factor_q), ("mu", "factor")),
+        Pair("full sampled KL", *sampled, (z, factor_q, eps), ("z", "factor")),
+        Pair("triangular solve", *solve, (factor_p, normal((4, 3, 2))), ("factor", "b")),
+        Pair("KL of two Gaussians", *pair, (mu_q, logvar_q, mu_p, logvar_p), of_pair),
+        Pair("KL of two Gaussians, nearly equal", *pair, (mu_q, logvar_q, *nearly), of_pair, True),
+        Pair("sampled KL of two", *pair_sampled, (z, logvar_q, eps, mu_p, logvar_p), ("z", "logvar_q", "mu_p", "logvar_p")),
+        Pair("KL of two full Gaussians", *full_pair, (mu_q, factor_q, mu_p, factor_p), of_full_pair),
+    ]
+
+
+def full_latent_and_variance_pairs(prefix, ops):
+    """Of a back end: the latent with full covariance, and Gaussian likelihoods with learned variances; generic, and clipped."""
+    normal = np.random.default_rng(11).standard_normal
+    latent_ops = ops.full_latent_forward, ops.full_latent_backward
+    sampled_ops = ops.full_latent_sampled_forward, ops.full_latent_sampled_backward
+    learned = ops.gaussian_learned_nll_forward, ops.gaussian_learned_nll_backward
+    shared = ops.gaussian_global_nll_forward, ops.gaussian_global_nll_backward
+    posterior, x = normal((4, 9)), normal((4, 3))
+    clipped = posterior.copy()
+    clipped[:, 3:6] = [[-40, -30, 0], [20, 30, 1], [-31, 19, 21], [0.5, 2, -29]]
+    edges = np.array([[0.1, -0.2, 0.3, -4.5, -4, 20.5]])  # mean, then log-variances below, on and above their bounds
+    pairs = [
+        Pair("full latent", *latent_ops, (posterior, x), ("posterior",)),
+        Pair("full latent, 5 samples", *latent_ops, (posterior, normal((5, 4, 3))), ("posterior",)),
+        Pair("full latent, clipped", *latent_ops, (clipped, np.full((4, 3), 1e-4)), ("posterior",), True),
+        Pair("full latent sampled", *sampled_ops, (posterior, normal((5, 4, 3))), ("posterior",)),
+        Pair("full latent sampled, clipped", *sampled_ops, (clipped, np.full((1, 4, 3), 1e-4)), ("posterior",), True),
+        Pair("learned Gaussian nll", *learned, (normal((4, 6)), x), ("output",)),
+        Pair("learned Gaussian nll, 5 samples", *learned, (normal((5, 4, 6)), x), ("output",)),
+        Pair("learned Gaussian nll, clipped", *learned, (edges, x[:1], -4.0), ("output",), True),
+        Pair("global Gaussian nll", *shared, (normal((4, 3)), normal(1), x), ("mean", "logvar")),
+        Pair("global Gaussian nll, 5 samples", *shared, (normal((5, 4, 3)), normal(1), x), ("mean", "logvar")),
+        Pair("global Gaussian nll, clipped", *shared, (normal((4, 3)), np.array([-5.0]), x, -4.0), ("mean", "logvar"), True),
+    ]
+    return [pair._replace(name=prefix + pair.name) for pair in pairs]
+
+
+def discrete_pairs(prefix, ops):
+    """The likelihoods of whole numbers: generic, with samples, saturated logits, parameters at both ends of their range."""
+    rng = np.random.default_rng(9)
+    normal = rng.standard_normal
+    categorical = ops.categorical_nll_forward, ops.categorical_nll_backward
+    beta_binomial = ops.beta_binomial_nll_forward, ops.beta_binomial_nll_backward
+    levels, x = rng.integers(0, 5, (3, 4)).astype(float), rng.integers(0, 256, (3, 4)).astype(float)
+    levels.flat[:2], x.flat[:2] = (0, 4), (0, 255)
+    low, high = discrete.LOG_MIN, discrete.LOG_MAX
+    edges = np.array([[low - 5, low, low + 1, 0.0, high - 1, high, high + 5, high, 3.0, -3.0, low, low - 1]])
+    row = np.array([[255.0, 0.0, 3.0, 200.0, 250.0, 128.0]])
+    pairs = [
+        Pair(f"{prefix}categorical nll", *categorical, (normal((3, 20)), levels), ("logits",)),
+        Pair(f"{prefix}categorical nll, 4 samples", *categorical, (normal((4, 3, 20)), levels), ("logits",)),
+        Pair(f"{prefix}beta-binomial nll", *beta_binomial, (normal((3, 8)), x), ("output",)),
+        Pair(f"{prefix}beta-binomial nll, 4 samples", *beta_binomial, (2 * normal((4, 3, 8)), x), ("output",)),
+        Pair(f"{prefix}beta-binomial nll, n = 4", *beta_binomial, (2 * normal((3, 8)), levels, 4), ("output",)),
+        Pair(f"{prefix}beta-binomial nll, beyond, on, inside the bounds", *beta_binomial, (edges, row), ("output",), True),
+    ]
+    for level in LOGITS:
+        for target in (0.0, 1.0):
+            args = np.array([[level, 0.0, 0.5]]), np.array([[target]])
+            name = f"{prefix}categorical nll, logit {level:g}, x = {target:g}"
+            pairs.append(Pair(name, *categorical, args, ("logits",), True))
+    for level in (-20.0, -8.0, 8.0, 20.0):
+        args = np.array([[level, level, level, -1.0, 0.0, 2.0]]), np.array([[0.0, 128.0, 255.0]])
+        pairs.append(Pair(f"{prefix}beta-binomial nll, log α = {level:g}", *beta_binomial, args, ("output",), True))
+    return pairs
