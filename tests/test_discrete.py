@@ -398,3 +398,36 @@ def test_kernels_carry_the_complex_step(likelihood):
     (nll, cache), (nll_kernel, grad) = PAIRS[likelihood][0](output, x), getattr(kernels, f"{likelihood}_nll_forward")(output, x)
     np.testing.assert_allclose(nll_kernel.imag, nll.imag, rtol=1e-12)
     naive.assert_close(grad, PAIRS[likelihood][1](np.ones((2, 4)), cache), "complex128", 1e-13)
+
+
+# ---- against automatic differentiation ----
+
+
+@pytest.mark.parametrize("ops", [discrete, kernels], ids=["numpy", "numba"])
+def test_the_gradients_are_those_of_autograd(ops):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(20)
+    x, dnll = rng.integers(0, 256, (4, 3)).astype(float), rng.standard_normal((2, 4))
+    output, levels = 2 * rng.standard_normal((2, 4, 6)), torch.tensor(x)
+
+    nll, cache = ops.beta_binomial_nll_forward(output, x)
+    o = torch.tensor(output, requires_grad=True)
+    alpha, beta = torch.exp(o[..., :3]), torch.exp(o[..., 3:])
+    n = torch.tensor(255.0, dtype=torch.float64)
+
+    def log_beta(a, b):
+        return torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
+
+    log_choose = torch.lgamma(n + 1) - torch.lgamma(levels + 1) - torch.lgamma(n - levels + 1)
+    expected = -(log_choose + log_beta(levels + alpha, n - levels + beta) - log_beta(alpha, beta)).sum(-1)
+    (torch.tensor(dnll) * expected).sum().backward()
+    np.testing.assert_allclose(nll, expected.detach().numpy(), rtol=1e-11)
+    naive.assert_close(ops.beta_binomial_nll_backward(dnll, cache), o.grad.numpy(), tolerance=1e-10)
+
+    logits, x = rng.standard_normal((2, 4, 15)), rng.integers(0, 5, (4, 3)).astype(float)
+    nll, cache = ops.categorical_nll_forward(logits, x)
+    l = torch.tensor(logits, requires_grad=True)
+    expected = -torch.distributions.Categorical(logits=l.reshape(2, 4, 3, 5)).log_prob(torch.tensor(x)).sum(-1)
+    (torch.tensor(dnll) * expected).sum().backward()
+    np.testing.assert_allclose(nll, expected.detach().numpy(), rtol=1e-12)
+    naive.assert_close(ops.categorical_nll_backward(dnll, cache), l.grad.numpy(), tolerance=1e-10)
