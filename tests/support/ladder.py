@@ -85,6 +85,7 @@ FUNCTIONS = {
     "wide": lambda u: (1 + 1e-6 * u) * (1 + 1e-6 * u),
     "very wide": lambda u: (1 + 1e-12 * u) * (1 + 1e-12 * u) * (1 + 1e-12 * u),
     "oscillation": lambda u: u + 1e-3 * abs((u * 1e4) % 2.0 - 1.0),
+    "oscillation at 100": lambda u: 100 + u + 1e-3 * abs((u * 1e4) % 2.0 - 1.0),
     "pole": lambda u: 1 / (u + 1e-2),
 }
 SETTINGS = {
