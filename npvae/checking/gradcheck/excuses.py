@@ -53,7 +53,7 @@ def excused_verdict(difference, grad, scale, threshold, excuses, natural):
     limit, doubt = max(threshold, 10.0 ** math.ceil(math.log10(rounding / scale)) if rounding and scale else 0.0), ""
     if limit > threshold:
         notes.append(f"rounding: errors below {limit:.0e} are not seen")
-    if limit > WIDEST:
+    if limit > max(WIDEST, threshold):
         doubt = f"rounding hides errors below {limit:.0e} of this gradient (ill-conditioned, or cancelling): move the arguments"
     return relative_error(worst, scale), limit, "; ".join(notes), doubt
 
