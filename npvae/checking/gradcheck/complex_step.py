@@ -127,10 +127,10 @@ def agreement(f, theta, v, slope):
         if found.tie or not found.supports(slope):
             found = derivative(phi, 1.0, thorough=True)
         here, there = (abs(number(phi, t)) for t in (0.0, 0.1))
-    size = np.nanmax([0.0, abs(slope), abs(found.value), 1e-3 * here, 1e-2 * abs(there - here)])  # where it cancels, that of f
-    seen = found.error / size if size else 0.0
     if not math.isfinite(found.value):
         return not math.isfinite(here), 0.0, f"{found.value:.6g}"  # a value that is not finite fails the check itself
+    size = np.nanmax([0.0, abs(slope), abs(found.value), 1e-3 * here, 1e-2 * abs(there - here)])  # where it cancels, that of f
+    seen = found.error / size if size else 0.0
     if found.tie:
         return False, seen, f"{found.left:.6g} on one side and {found.right:.6g} on the other"
     return math.isfinite(slope) and found.supports(slope), seen, f"{found.value:.6g} +- {found.error:.0e}"
