@@ -251,7 +251,7 @@ def same(a, b):
 
 def same_number(a, b):
     numbers = (int, float, complex, np.number)
-    return not isinstance(a, numbers) or bool(np.array_equal(a, b, equal_nan=True))
+    return not isinstance(a, numbers) or (isinstance(b, numbers) and bool(np.array_equal(a, b, equal_nan=True)))
 
 
 def copied(value):
