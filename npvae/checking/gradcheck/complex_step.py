@@ -52,10 +52,15 @@ def complex_entries(F, x):
     """Im F(x + ih e_k)/h for each entry of x."""
     grad = np.empty(x.shape)
     for k in np.ndindex(x.shape):
-        z = x.astype(np.complex128)
-        z[k] += 1j * STEP
-        grad[k] = imaginary_part(F, z) / STEP
+        grad[k] = complex_entry(F, x, k)
     return grad
+
+
+def complex_entry(F, x, k, h=STEP):
+    """Im F(x + ih e_k)/h."""
+    z = x.astype(np.complex128)
+    z[k] += 1j * h
+    return imaginary_part(F, z) / h
 
 
 def imaginary_part(F, z):

@@ -17,7 +17,7 @@ from .arguments import (
     relative_error,
 )
 from .derivatives import SURE, derivative, number
-from .entries import OUTSIDE, WIDEST, counted_twice, differences_row, ties_in
+from .entries import OUTSIDE, WIDEST, ZERO, counted_twice, differences_row, ties_in
 from .report import Report, Row, conclude
 
 TAYLOR_THRESHOLD = 0.1  # by how much the observed order may fall short of 2
@@ -108,7 +108,7 @@ def decided(f, theta, grad, v, slope, scale, allowed, size):
         return False, "f has one slope at small steps and another at large ones (float32 inside?)", said
     if SURE * found.error <= max(allowed, WIDEST * scale):
         return False, "", said
-    if max(abs(slope), abs(found.value)) <= SURE * found.error <= 1e-9 * size:
+    if max(abs(slope), abs(found.value)) <= SURE * found.error <= ZERO * size:
         return False, "", f"{said}; zero to rounding"
     return False, f"differences know f'(v) to {found.error:.0e} only, g·v = {slope:.1e}", said
 

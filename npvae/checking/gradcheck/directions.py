@@ -20,14 +20,12 @@ from .arguments import (
     sizes,
 )
 from .complex_step import DIRECTIONS, STEP, ComplexStepError, complex_slope, confirmation, rounding_of
-from .derivatives import SURE, derivative, number
-from .entries import OUTSIDE, WIDEST, counted_twice, ties_in, wrong_at_tie
+from .derivatives import SURE, derivative
+from .entries import OUTSIDE, ROUNDINGS, WIDEST, ZERO, counted_twice, natural_slope, ties_in, wrong_at_tie
 from .report import Report, Row, conclude
 
 DIRECTIONAL_THRESHOLD = 1e-13
 DIFFERENCES_THRESHOLD = 1e-10  # where the complex step cannot go
-ZERO = 1e-9  # rounding beside the slope that may well be there, at which zero is zero
-ROUNDINGS = 100  # right gradients differ by up to so many changes under rounding of theta
 
 
 def directional_check(f, theta, grad=None, n_directions=5, seed=0, assert_passed=True, threshold=None, atol=0.0):
@@ -215,6 +213,4 @@ class Directions:
 
     def natural(self, v):
         """The size that a slope along v may well have: what zero is judged by."""
-        with np.errstate(all="ignore"):
-            here, there = (number(lambda t: self.f(moved(self.theta, t, v)), t) for t in (0.0, 0.1))
-        return float(np.nanmax([0.0, abs(here), 10 * abs(there - here)]))
+        return natural_slope(lambda t: self.f(moved(self.theta, t, v)))

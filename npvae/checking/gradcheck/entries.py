@@ -24,6 +24,8 @@ from .extrapolation import window
 from .report import Row
 
 QUICK = (5, 6, 7)  # the steps size/2^j of the first look at each entry; only entries that it does not settle are looked into
+ROUNDINGS = 100  # right gradients differ by up to so many changes under rounding of theta
+ZERO = 1e-9  # rounding beside the slope that may well be there, at which zero is zero
 WIDEST = 1e-3  # what rounding may make of a threshold; beyond it there is no verdict
 OUTSIDE = (
     "theta lies on a kink, and the gradient outside of the slopes on its two sides: where several kinks meet (weights of zero) "
@@ -133,6 +135,13 @@ def wrong_at_tie(F, x, k, slope, g):
         return derivative(lambda h: F(shifted(z, k, h)), float(sizes(x)[k]), thorough=True).tie
 
 
+def natural_slope(phi):
+    """The size that a slope of phi may well have around 0: what zero is judged by."""
+    with np.errstate(all="ignore"):
+        here, there = (number(phi, t) for t in (0.0, 0.1))
+    return float(np.nanmax([0.0, abs(here), 10 * abs(there - here)]))
+
+
 def shifted(x, k, h):
     z = x.copy()
     z[k] += h
@@ -166,7 +175,7 @@ def ties_in(F, x, grad):
 
 def zero_to_rounding(grad, reference, error, natural):
     """Whether all entries are zero within their error, which is nothing beside the slopes that this function may have."""
-    return max(np.abs(grad).max(), np.abs(reference).max()) <= SURE * error and error <= 1e-9 * natural
+    return max(np.abs(grad).max(), np.abs(reference).max()) <= SURE * error and error <= ZERO * natural
 
 
 def entry_slopes(F, x, grad, threshold, atol, valid=None):

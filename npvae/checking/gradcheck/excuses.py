@@ -6,12 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .arguments import EPS, generator, nearby, random_direction, relative_error, sizes
-from .complex_step import STEP, ComplexStepError, imaginary_part
-from .derivatives import derivative, number
-from .entries import OUTSIDE, WIDEST, wrong_at_tie
-
-ROUNDINGS = 100  # right gradients differ by up to so many changes under rounding of the arguments
-ZERO = 1e-9  # rounding beside the size that a gradient may have, at which zero is zero
+from .complex_step import STEP, ComplexStepError, complex_entry
+from .derivatives import derivative
+from .entries import OUTSIDE, ROUNDINGS, WIDEST, ZERO, natural_slope, shifted, wrong_at_tie
 
 
 class Excuse(NamedTuple):
@@ -61,9 +58,7 @@ def excused_verdict(difference, grad, scale, threshold, excuses, natural):
 def natural_size(C, x):
     """The size that a derivative of C may well have around x: what a gradient of zero is judged by."""
     v = random_direction({"x": x}, ["x"], generator(0, "size"), by_entry=True)["x"]
-    with np.errstate(all="ignore"):
-        here, there = (number(C, x + t * v) for t in (0.0, 0.1))
-    return float(np.nanmax([0.0, abs(here), 10 * abs(there - here)])) / float(sizes(x).max())
+    return natural_slope(lambda t: C(x + t * v)) / float(sizes(x).max())
 
 
 def excuse(C, x, k, grad, reference, allowed, settings):
@@ -73,13 +68,8 @@ def excuse(C, x, k, grad, reference, allowed, settings):
     if settings.strict or (enough and rounding <= WIDEST * abs(reference[k])):
         return Excuse(k, rounding, False, "")
 
-    def phi(h):
-        z = x.copy()
-        z[k] += h
-        return C(z)
-
     with np.errstate(all="ignore"):
-        found = derivative(phi, float(sizes(x)[k]), thorough=True)
+        found = derivative(lambda h: C(shifted(x, k, h)), float(sizes(x)[k]), thorough=True)
     if found.tie:
         slopes = f"slopes {found.left:.4g} and {found.right:.4g} on the sides of {k}"
         note = f"{slopes}, gradient {grad[k]:.4g}, forward's branch {reference[k]:.4g}"
@@ -93,17 +83,11 @@ def excuse(C, x, k, grad, reference, allowed, settings):
 def rounding_of_entry(C, x, k, seed):
     """How much the complex step's derivative changes with the last place of all arguments, and with its own step."""
     rng = generator(seed, "rounding")
-
-    def slope(F, at, h=STEP):
-        z = at.astype(np.complex128)
-        z[k] += 1j * h
-        return imaginary_part(F, z) / h
-
-    here, changes = slope(C, x), []
+    here, changes = complex_entry(C, x, k), []
     for i in range(7):
         try:
-            other = slope(C, x, STEP**2) if i == 0 else slope(C.rounded(rng), nearby({"x": x}, rng, EPS)["x"])
-            changes.append(abs(other - here))
+            there = (C, x, k, STEP**2) if i == 0 else (C.rounded(rng), nearby({"x": x}, rng, EPS)["x"], k)
+            changes.append(abs(complex_entry(*there) - here))
         except Exception:  # outside of forward's domain
             continue
     return float(np.nanmax([0.0, *changes]))
