@@ -30,6 +30,20 @@ def make_small(patch, folder):
     patch.chdir(folder)
 
 
+def recorded(calls, *answers):
+    """A function that notes its arguments and gives these answers in turn, the last of them for ever; errors are raised."""
+    left = list(answers)
+
+    def fake(*args, **options):
+        calls.append((args, options))
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return fake
+
+
 @pytest.fixture
 def small_world(monkeypatch, tmp_path):
     make_small(monkeypatch, tmp_path)

@@ -252,6 +252,13 @@ def draw(rng, shape, dtype="float64", layout="C"):
     return np.array(values, order=layout[0])
 
 
+def per_sample(twin, arrays, x, *rest):
+    """A twin of (B, D) arrays applied to each of the S samples, over the same x."""
+    if x.ndim == arrays[-1].ndim:
+        return twin(*(a.tolist() for a in arrays), x.tolist(), *rest)
+    return [twin(*(a[s].tolist() for a in arrays), x.tolist(), *rest) for s in range(len(arrays[-1]))]
+
+
 def assert_close(actual, expected, dtype="float64", tolerance=None):
     """Same shape, the dtype asked for, and no difference above the dtype's tolerance times the largest entry."""
     expected = np.array(expected)

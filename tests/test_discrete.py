@@ -39,13 +39,6 @@ def case(likelihood, shape, dtype="float64", layout="C"):
     return output, dnll, x
 
 
-def per_sample(twin, arrays, x):
-    """A twin of (B, D) arrays applied to each of the S samples, over the same x."""
-    if x.ndim == arrays[-1].ndim:
-        return twin(*(a.tolist() for a in arrays), x.tolist())
-    return [twin(*(a[s].tolist() for a in arrays), x.tolist()) for s in range(len(arrays[-1]))]
-
-
 def every_level(log_alpha, log_beta, n=255):
     """−log p(x) for x = 0, …, n: (parameters, n + 1)."""
     output = np.stack([np.atleast_1d(log_alpha), np.atleast_1d(log_beta)], axis=-1)[:, None].repeat(n + 1, axis=1)
@@ -68,10 +61,10 @@ def test_nll_equals_its_twin(shape, layout, dtype, likelihood):
     output, dnll, x = case(likelihood, shape, dtype, layout)
     forward, backward = PAIRS[likelihood]
     nll, cache = forward(output, x)
-    expected = per_sample(getattr(naive, f"{likelihood}_nll_forward"), [output], x)
+    expected = naive.per_sample(getattr(naive, f"{likelihood}_nll_forward"), [output], x)
     naive.assert_close(nll, expected, tolerance=naive.TOLERANCE[dtype if likelihood == "categorical" else "float64"])
     doutput = backward(dnll, cache)
-    naive.assert_close(doutput, per_sample(getattr(naive, f"{likelihood}_nll_backward"), [dnll, output], x), dtype)
+    naive.assert_close(doutput, naive.per_sample(getattr(naive, f"{likelihood}_nll_backward"), [dnll, output], x), dtype)
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, 2.0])

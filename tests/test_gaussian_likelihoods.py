@@ -40,13 +40,6 @@ def mild(shape):
     return output, x, dnll
 
 
-def per_sample(twin, arrays, x, *rest):
-    """A twin of (B, D) arrays applied to each of the S samples, over the same x."""
-    if x.ndim == arrays[-1].ndim:
-        return twin(*(a.tolist() for a in arrays), x.tolist(), *rest)
-    return [twin(*(a[s].tolist() for a in arrays), x.tolist(), *rest) for s in range(len(arrays[-1]))]
-
-
 # ---- against the scalar twins ----
 
 
@@ -56,10 +49,10 @@ def per_sample(twin, arrays, x, *rest):
 def test_learned_nll_equals_its_twin(shape, dtype, layout):
     output, x, dnll = case(shape, dtype, layout)
     nll, cache = gaussians.gaussian_learned_nll_forward(output, x, LOW)
-    expected = per_sample(naive.gaussian_learned_nll_forward, [output], x, LOW)
+    expected = naive.per_sample(naive.gaussian_learned_nll_forward, [output], x, LOW)
     naive.assert_close(nll, expected, tolerance=naive.TOLERANCE[dtype])
     doutput = gaussians.gaussian_learned_nll_backward(dnll, cache)
-    naive.assert_close(doutput, per_sample(naive.gaussian_learned_nll_backward, [dnll, output], x, LOW), dtype)
+    naive.assert_close(doutput, naive.per_sample(naive.gaussian_learned_nll_backward, [dnll, output], x, LOW), dtype)
 
 
 @dtypes
@@ -71,10 +64,10 @@ def test_global_nll_equals_its_twin(logvar, shape, dtype, layout):
     mean, logvar = output[..., : shape[-1]], np.array([logvar], dtype)
     nll, cache = gaussians.gaussian_global_nll_forward(mean, logvar, x)
     variance = math.exp(logvar[0])
-    expected = per_sample(naive.gaussian_nll_forward, [mean], x, variance)
+    expected = naive.per_sample(naive.gaussian_nll_forward, [mean], x, variance)
     naive.assert_close(nll, expected, tolerance=naive.TOLERANCE[dtype])
     dmean, dlogvar = gaussians.gaussian_global_nll_backward(dnll, cache)
-    naive.assert_close(dmean, per_sample(naive.gaussian_nll_backward, [dnll, mean], x, variance), dtype)
+    naive.assert_close(dmean, naive.per_sample(naive.gaussian_nll_backward, [dnll, mean], x, variance), dtype)
     squares = ((mean.astype(float) - x) ** 2).sum(axis=-1)
     terms = dnll * (x.shape[1] - squares / variance) / 2
     assert dlogvar.dtype == dtype

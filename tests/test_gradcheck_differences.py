@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import recorded
 
 from npvae.checking.gradcheck import adjoint_test, differences, fd_check, taylor_test
 from npvae.checking.gradcheck.arguments import as_problem, generator, random_direction
@@ -25,17 +26,6 @@ from npvae.checking.gradcheck.report import Row
 
 NAN, INF = math.nan, math.inf
 X = np.array([4.0, -0.5])
-
-
-def recorded(calls, *answers):
-    """A function that notes its arguments and gives these answers in turn, the last of them for ever."""
-    left = list(answers)
-
-    def fake(*args, **options):
-        calls.append((args, options))
-        return left.pop(0) if len(left) > 1 else left[0]
-
-    return fake
 
 
 def replaced(monkeypatch, name, *answers):

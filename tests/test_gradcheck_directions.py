@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import recorded
 
 from npvae.checking.gradcheck import directions
 from npvae.checking.gradcheck.arguments import Problem, generator
@@ -25,20 +26,6 @@ def found(value=0.0, error=1.0, left=0.0, right=0.0, tie=False):
 
 def never(*args, **options):
     raise AssertionError("not to be called")
-
-
-def recorded(calls, *answers):
-    """A function that notes its arguments and gives these answers in turn, the last of them for ever; errors are raised."""
-    left = list(answers)
-
-    def fake(*args, **options):
-        calls.append((args, options))
-        answer = left.pop(0) if len(left) > 1 else left[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    return fake
 
 
 # ------------------------------------------------------------------------------------------------------- which tensors, and how

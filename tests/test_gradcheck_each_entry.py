@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import recorded
 
 from npvae.checking.gradcheck import entries
 from npvae.checking.gradcheck.arguments import EPS, generator, random_direction
@@ -31,17 +32,6 @@ NAN, INF = math.nan, math.inf
 
 def slope_of(value=0.0, error=0.0, left=0.0, right=0.0, tie=False, noise=0.0):
     return Slope(value, error, left, right, tie, noise, ())
-
-
-def recorded(calls, *answers):
-    """A function that notes its arguments and gives these answers in turn, the last of them for ever."""
-    left = list(answers)
-
-    def fake(*args, **options):
-        calls.append((args, options))
-        return left.pop(0) if len(left) > 1 else left[0]
-
-    return fake
 
 
 # ------------------------------------------------------------------------------------------------------------------ the row

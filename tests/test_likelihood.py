@@ -29,13 +29,6 @@ def case(shape, dtype="float64", layout="C"):
     return output, dnll, x, unit_x
 
 
-def per_sample(twin, arrays, x, *rest):
-    """A twin of (B, D) arrays applied to each of the S samples, over the same x."""
-    if x.ndim == arrays[-1].ndim:
-        return twin(*(a.tolist() for a in arrays), x.tolist(), *rest)
-    return [twin(*(a[s].tolist() for a in arrays), x.tolist(), *rest) for s in range(len(arrays[-1]))]
-
-
 # ---- against the scalar twins ----
 
 
@@ -45,9 +38,9 @@ def per_sample(twin, arrays, x, *rest):
 def test_bernoulli_nll_equals_its_twin(shape, dtype, layout):
     logits, dnll, _, x = case(shape, dtype, layout)
     nll, cache = likelihood.bernoulli_nll_forward(logits, x)
-    naive.assert_close(nll, per_sample(naive.bernoulli_nll_forward, [logits], x), tolerance=naive.TOLERANCE[dtype])
+    naive.assert_close(nll, naive.per_sample(naive.bernoulli_nll_forward, [logits], x), tolerance=naive.TOLERANCE[dtype])
     dlogits = likelihood.bernoulli_nll_backward(dnll, cache)
-    naive.assert_close(dlogits, per_sample(naive.bernoulli_nll_backward, [dnll, logits], x), dtype)
+    naive.assert_close(dlogits, naive.per_sample(naive.bernoulli_nll_backward, [dnll, logits], x), dtype)
 
 
 @variances
@@ -57,10 +50,10 @@ def test_bernoulli_nll_equals_its_twin(shape, dtype, layout):
 def test_gaussian_nll_equals_its_twin(shape, dtype, layout, variance):
     mean, dnll, x, _ = case(shape, dtype, layout)
     nll, cache = likelihood.gaussian_nll_forward(mean, x, variance)
-    expected = per_sample(naive.gaussian_nll_forward, [mean], x, variance)
+    expected = naive.per_sample(naive.gaussian_nll_forward, [mean], x, variance)
     naive.assert_close(nll, expected, tolerance=naive.TOLERANCE[dtype])
     dmean = likelihood.gaussian_nll_backward(dnll, cache)
-    naive.assert_close(dmean, per_sample(naive.gaussian_nll_backward, [dnll, mean], x, variance), dtype)
+    naive.assert_close(dmean, naive.per_sample(naive.gaussian_nll_backward, [dnll, mean], x, variance), dtype)
 
 
 @dtypes
