@@ -423,6 +423,59 @@ def gaussian_learned_nll_backward(dnll, output, x, low):
     return [m + v for m, v in zip(dmean, clip_backward(dlogvar, raw, low))]
 
 
+# ---- a latent whose prior is a network's output ----
+
+
+def mean_and_variance(output):
+    """output (B, 2L) -> mean, variance and ∂variance/∂raw log-variance (0 where it is clipped), (B, L) of Decimals."""
+    L = len(output[0]) // 2
+    raw = [row[L:] for row in output]
+    variance = [[e_to(v) for v in row] for row in clip_forward(raw)]
+    slope = [[v if -30 <= r <= 20 else Decimal(0) for v, r in zip(*rows)] for rows in zip(variance, raw)]
+    return [[Decimal(m) for m in row[:L]] for row in output], variance, slope
+
+
+def log_density(z, mean, variance):
+    """log N(z; mean, variance) of Decimals, without the constant −½ log 2π."""
+    return -((z - mean) ** 2 / variance + variance.ln()) / 2
+
+
+def prior_latent_sampled_forward(posterior, prior, eps):
+    """posterior, prior (B, 2L), eps (S, B, L) -> z, log q(z)/p(z) (S, B, L)."""
+    (mean_q, variance_q, _), (mean_p, variance_p, _) = mean_and_variance(posterior), mean_and_variance(prior)
+    z, kl = [], []
+    for noise in eps:
+        z.append([])
+        kl.append([])
+        for e, mq, vq, mp, vp in zip(noise, mean_q, variance_q, mean_p, variance_p):
+            values = [m + v.sqrt() * Decimal(n) for m, v, n in zip(mq, vq, e)]
+            z[-1].append([float(value) for value in values])
+            kl[-1].append([float(log_density(value, *q) - log_density(value, *p))
+                           for value, q, p in zip(values, zip(mq, vq), zip(mp, vp))])  # fmt: skip
+    return z, kl
+
+
+def prior_latent_sampled_backward(dz, dkl, posterior, prior, eps):
+    """dz, dkl (S, B, L) -> dposterior, dprior (B, 2L): log q(z)/p(z) depends on z, on q's mean and variance, and on p's."""
+    (mean_q, variance_q, slope_q), (mean_p, variance_p, slope_p) = mean_and_variance(posterior), mean_and_variance(prior)
+    L = len(mean_q[0])
+    dposterior, dprior = ([[Decimal(0)] * (2 * L) for _ in mean_q] for _ in range(2))
+    for s in range(len(eps)):
+        for n in range(len(mean_q)):
+            for l in range(L):
+                vq, vp, e, d = variance_q[n][l], variance_p[n][l], Decimal(eps[s][n][l]), Decimal(dkl[s][n][l])
+                from_q = vq.sqrt() * e  # z − mean_q
+                from_p = mean_q[n][l] + from_q - mean_p[n][l]  # z − mean_p
+                of_z = Decimal(dz[s][n][l]) + d * (from_p / vp - from_q / vq)
+                dposterior[n][l] += of_z + d * from_q / vq
+                # ∂z/∂variance = e/(2σ), ∂log density/∂variance = ½ ((z − mean)²/variance² − 1/variance)
+                of_variance = of_z * e / (2 * vq.sqrt()) + d * (from_q**2 / vq**2 - 1 / vq) / 2
+                dposterior[n][L + l] += of_variance * slope_q[n][l]
+                dprior[n][l] -= d * from_p / vp
+                dprior[n][L + l] -= d * (from_p**2 / vp**2 - 1 / vp) / 2 * slope_p[n][l]
+    return [[[float(value) for value in row] for row in grad] for grad in (dposterior, dprior)]
+
+
 # ---- discrete ----
 
 

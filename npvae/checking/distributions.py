@@ -37,7 +37,8 @@ def gaussian_pairs():
 
 
 def full_latent_and_variance_pairs(prefix, ops):
-    """Of a back end: the latent with full covariance, and Gaussian likelihoods with learned variances; generic, and clipped."""
+    """Of a back end: the latent with full covariance or with a learned prior, and Gaussian likelihoods with learned variances;
+    generic, and clipped."""
     normal = np.random.default_rng(11).standard_normal
     latent_ops = ops.full_latent_forward, ops.full_latent_backward
     sampled_ops = ops.full_latent_sampled_forward, ops.full_latent_sampled_backward
@@ -60,7 +61,30 @@ def full_latent_and_variance_pairs(prefix, ops):
         Pair("global Gaussian nll, 5 samples", *shared, (normal((5, 4, 3)), normal(1), x), ("mean", "logvar")),
         Pair("global Gaussian nll, clipped", *shared, (normal((4, 3)), np.array([-5.0]), x, -4.0), ("mean", "logvar"), True),
     ]
-    return [pair._replace(name=prefix + pair.name) for pair in pairs]
+    return [pair._replace(name=prefix + pair.name) for pair in pairs + learned_prior_pairs(ops)]
+
+
+def learned_prior_pairs(ops):
+    """The latent with a learned prior: generic, p nearly q, and log-variances of q, of p or of both beyond and on bounds."""
+    normal = np.random.default_rng(12).standard_normal
+    latent_ops = ops.prior_latent_forward, ops.prior_latent_backward
+    sampled_ops = ops.prior_latent_sampled_forward, ops.prior_latent_sampled_backward
+    (posterior, prior), eps, samples = normal((2, 4, 6)), normal((4, 3)), normal((5, 4, 3))
+    nearly = posterior + 1e-3 * prior
+    clipped_q, clipped_p = posterior.copy(), prior.copy()
+    clipped_q[:, 3:] = [[-40, -30, 0], [20, 30, 1], [-31, 19, 21], [0.5, 2, -29]]
+    clipped_p[:, 3:] = [[0.5, 20, 21], [20, 25, 2], [1, 18, 30], [-1, 0, 3]]
+    low = np.array([[1e-7, -2e-7, 0.5, -31, -30, -33]]), np.array([[-1e-7, 1e-7, 0.5 + 1e-7, -30, -31, -35]])  # q and p
+    names = "posterior", "prior"
+    return [
+        Pair("learned prior", *latent_ops, (posterior, prior, eps), names),
+        Pair("learned prior, 5 samples", *latent_ops, (posterior, prior, samples), names),
+        Pair("learned prior, nearly q", *latent_ops, (posterior, nearly, eps), names, True),
+        Pair("learned prior, clipped", *latent_ops, (clipped_q, clipped_p, np.full((4, 3), 1e-4)), names, True),
+        Pair("learned prior, clipped below", *latent_ops, (*low, np.full((1, 3), 1e-4)), names, True),
+        Pair("learned prior sampled", *sampled_ops, (posterior, prior, samples), names),
+        Pair("learned prior sampled, clipped", *sampled_ops, (clipped_q, clipped_p, np.full((1, 4, 3), 1e-4)), names, True),
+    ]
 
 
 def discrete_pairs(prefix, ops):

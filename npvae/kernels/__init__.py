@@ -35,6 +35,12 @@ from npvae.kernels.latent import (
     latent_sampled_forward,
 )
 from npvae.kernels.layers import dense_backward, dense_forward
+from npvae.kernels.learned_prior import (
+    prior_latent_backward,
+    prior_latent_forward,
+    prior_latent_sampled_backward,
+    prior_latent_sampled_forward,
+)
 from npvae.kernels.likelihood import (
     bernoulli_nll_backward,
     bernoulli_nll_forward,

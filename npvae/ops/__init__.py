@@ -55,6 +55,7 @@ from npvae.ops.gaussian_likelihoods import (
     gaussian_sample,
     optimal_variance,
 )
+from npvae.ops.joining import join_backward, join_forward, joined
 from npvae.ops.latent import (
     clipped_share,
     latent_backward,
@@ -65,6 +66,12 @@ from npvae.ops.latent import (
     posterior_forward,
 )
 from npvae.ops.layers import ACTIVATIONS, dense_backward, dense_forward
+from npvae.ops.learned_prior import (
+    prior_latent_backward,
+    prior_latent_forward,
+    prior_latent_sampled_backward,
+    prior_latent_sampled_forward,
+)
 from npvae.ops.likelihood import (
     bernoulli_mean,
     bernoulli_nll_backward,

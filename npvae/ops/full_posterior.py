@@ -8,7 +8,7 @@ Each Σ has exactly one such factor (Golub & Van Loan 2013, section 4.2). Then
 
 Row l says how z_l depends on the dimensions before it: given these, z_l has the variance F_ll². The encoder gives mu, then
 logvar_l = log F_ll², then the entries below the diagonal. Where these are 0, it is the diagonal posterior of mu and logvar.
-Kingma & Welling 2019, section 2.5.1; the general Σ(X) of the lectures (2025), "Setting up SGD".
+Kingma & Welling 2019, section 2.5; the general Σ(X) of the lectures (2025), "Setting up SGD".
 
 Entries above the diagonal are 0: no function reads them, and their gradient is 0. See `npvae.ops.layers` for how to read a
 pair. Shapes: B batch, L latent, S samples per datum; eps and z are (B, L) or (S, B, L), factor is (B, L, L).
@@ -117,7 +117,7 @@ def full_kl_forward(mu, factor):
 
     kl_l is the mean of KL(q(z_l|z_<l) ‖ N(0, 1)) over the dimensions z_<l before l: q(z_l|z_<l) has the variance F_ll² and the
     mean mu_l + Σ_k<l F_lk eps_k, whose mean square is mu_l² + Σ_k<l F_lk². That they add up is the chain rule of the divergence
-    (Cover & Thomas 2006, theorem 2.5.3). No part is negative. The parts depend on the order of the dimensions, their sum does
+    (Cover & Thomas 2006, section 2.5). No part is negative. The parts depend on the order of the dimensions, their sum does
     not.
 
         (FULL-KL-mu)      dmu_l  = dkl_l mu_l
