@@ -7,6 +7,7 @@ stand here, then models/vae.py.
         cli          the command `npvae`: its options and exit status
         commands     what `npvae train`, `evaluate`, `sample` and `gradcheck` do
         report       what the commands print of a run and its numbers
+        estimator    the VAE as a scikit-learn estimator
         settings     what a run can be told: options, defaults, and which model is meant
         arguments    what a run was told: the options given, for a new run and for one that goes on
         run_folder   what a run leaves on the disk
@@ -14,6 +15,7 @@ stand here, then models/vae.py.
         terminal     stdout and stderr in every encoding
         pictures     the pictures of a run on the disk
         plots        every picture as a figure
+        drawing      what these are made of: images side by side, coloured points
         backward_flow  backpropagation through a model, drawn: ops, values, gradients
         op_graph     where its boxes and arrows stand
         recording    one pass of a model, recorded: its ops and what flowed between them
@@ -35,8 +37,12 @@ stand here, then models/vae.py.
         workers      a batch shared by several threads
     models/      what is minimised: forward, and backward mirrored; one file per model
         vae          the variational autoencoder
+        cvae         the VAE of data given a condition, such as a class label
         autoencoder  its relative without noise; PCA where it is linear
         flow         a normalizing flow of affine coupling layers
+        likelihoods  p(x|z) by name: its ops, its mean, its samples
+        conditions   conditions as arrays, checked
+        latent_variable  what models with a Gaussian latent variable share
         objectives   what a VAE minimises: ELBO, importance-weighted bound, free bits
         evaluate     how good a model with a latent variable is
         ppca         probabilistic PCA, the linear VAE that is solved in closed form
@@ -56,6 +62,7 @@ stand here, then models/vae.py.
         latent       clip, sample and KL in one pass
         likelihood   value and gradient of a likelihood in one pass
         full_posterior  clip, sample and KL with full covariance in one pass
+        learned_prior  clip, sample and KL of two Gaussians in one pass
         gaussian_likelihoods  learned variances in one pass
         discrete     likelihoods of whole numbers in one pass
         binarize     zeros and ones drawn from grey levels
@@ -75,6 +82,8 @@ stand here, then models/vae.py.
         coupling     affine coupling layers, their inverse and log-determinant
         full_posterior  q(z|x) with correlations: its Cholesky factor, sample and KL
         gaussian_kl  the KL of two Gaussians, diagonal or full
+        learned_prior  the latent against a prior that is a network's output
+        joining      a condition beside data or latent
         gaussian_likelihoods  p(x|z) with learned variances
         discrete     p(x|z) of whole numbers: categorical and beta-binomial
         binarize     zeros and ones drawn from grey levels
@@ -111,11 +120,15 @@ from npvae.training.state import History
 
 
 def __getattr__(name):
-    """npvae.plots, which is imported when it is first used, since it brings Matplotlib."""
+    """npvae.plots and npvae.VAEEstimator, imported when they are first used, since they bring Matplotlib and scikit-learn."""
     if name == "plots":
         from npvae.app import plots
 
         return plots
+    if name == "VAEEstimator":
+        from npvae.app.estimator import VAEEstimator
+
+        return VAEEstimator
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

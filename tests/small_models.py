@@ -16,6 +16,13 @@ def lattice_rows(n=200, D=16, seed=0):
     return (rng.random((n, D)) < p).astype(np.float32)
 
 
+def rows_for(model, n, seed=0):
+    """Rows (n, D) of float64 of the kind that the model describes (`data_kind`): zeros and ones, real numbers, or levels/255."""
+    rng, shape = np.random.default_rng(seed), (n, model.n_features)
+    return {"binary": lambda: (rng.random(shape) < 0.5).astype(float), "real": lambda: rng.standard_normal(shape),
+            "levels": lambda: rng.integers(0, 256, shape) / 255}[model.data_kind]()  # fmt: skip
+
+
 def small_model(**options):
     return npvae.VAE(**{"n_features": 16, "n_latent": 2, "hidden": (8,), "backend": "numpy", **options})
 

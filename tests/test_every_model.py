@@ -41,7 +41,7 @@ def parameters_of(function):
 
 
 def names_of(function):
-    return [p.name for p in parameters_of(function)]
+    return [p.name for p in parameters_of(function) if p.name != "model"]  # of a function that models share: their self
 
 
 # ---- attributes and signatures ----

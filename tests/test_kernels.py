@@ -39,8 +39,9 @@ def test_the_table_of_kernels_has_every_op_with_its_signature():
 
 def test_compiled_ops_are_in_the_place_of_the_others():
     compiled = {name for name in OPS if getattr(kernels, name) is not getattr(ops, name)}
-    pairs = ["dense", "mlp", "latent", "latent_sampled", "full_latent", "full_latent_sampled", "bernoulli_nll", "gaussian_nll",
-             "gaussian_learned_nll", "gaussian_global_nll", "categorical_nll", "beta_binomial_nll"]  # fmt: skip
+    pairs = ["dense", "mlp", "latent", "latent_sampled", "full_latent", "full_latent_sampled", "prior_latent",
+             "prior_latent_sampled", "bernoulli_nll", "gaussian_nll", "gaussian_learned_nll", "gaussian_global_nll",
+             "categorical_nll", "beta_binomial_nll"]  # fmt: skip
     passes = {f"{name}_{way}" for name in pairs for way in ("forward", "backward")}
     updates = {f"{name}_step" for name in ("sgd", "momentum", "adagrad", "rmsprop", "adam")}
     assert compiled == passes | updates | {"clipped_share", "binarize"}
@@ -448,7 +449,8 @@ def test_blas_has_kernels_for_small_products_on_the_processors_that_are_known_fo
 @pytest.mark.parametrize(("hidden", "n_rows", "n_samples"), [((), 1, 1), ((5,), 4, 3), ((110, 7), 2, 5)])
 def test_the_arrays_of_a_workspace_do_not_overlap_and_fill_it(hidden, n_rows, n_samples):
     model = npvae.VAE(30, 2, hidden)
-    activation, layers, n_encoder, floats, integers, _ = kernels.vae_workspace(model.encoder, model.decoder, n_rows, n_samples)
+    workspace = kernels.vae_workspace(model.encoder, model.decoder, n_rows, n_samples)
+    activation, layers, n_encoder, _, floats, integers, _ = workspace
     assert activation == ("relu" if hidden else "identity")
     assert floats.dtype == model.dtype
     assert n_encoder == len(hidden) + 1

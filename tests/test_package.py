@@ -159,7 +159,7 @@ def test_every_file_is_on_the_map_and_the_rooms_stand_in_the_order_of_imports():
 def test_files_and_functions_are_short():
     """Files of 300 lines, functions of 45 without their docstrings; a model is one file all the same."""
     long_files = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
-    assert {name for name, lines in long_files.items() if lines > 300} <= {"models/vae.py", "models/flow.py"}
+    assert {name for name, lines in long_files.items() if lines > 300} <= {"models/vae.py", "models/cvae.py", "models/flow.py"}
     long_functions = set()
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -129,9 +129,19 @@ def opened(call, parameters):
     if len(inner) == 1 and inner[0].result[0] is call.result[0]:
         return opened(inner[0], parameters)  # nothing but a wrapper
     layers = sum(bool(names_in(one, parameters)) for one in inner)
-    if len(inner) > 1 and (layers > 1 or not names_in(call, parameters)):
+    is_composition = len(inner) > 1 and not reads_parts(inner, call)
+    if is_composition and (layers > 1 or not names_in(call, parameters)):
         return [drawn for one in inner for drawn in opened(one, parameters)]
     return [call]
+
+
+def reads_parts(inner, call):
+    """Whether the calls within another read some columns of an array that it was given, and that none of them has cut out: the
+    gradients of such columns are no tensors of their own."""
+    whole = arrays_in(list(call.arguments.values()))
+    returned = {id(a) for one in inner for a in arrays_in(one.result[0])}
+    read = [a for one in inner for a in arrays_in(list(one.arguments.values())) if id(a) not in returned]
+    return any(a.size < b.size and np.may_share_memory(a, b) for a in read for b in whole)
 
 
 def op_of(call, partner, parameters):

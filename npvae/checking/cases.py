@@ -12,7 +12,7 @@ from npvae import models
 from npvae.checking.distributions import discrete_pairs, full_latent_and_variance_pairs, gaussian_pairs
 from npvae.checking.pair import LOGITS, Pair
 from npvae.models.backend import BACKENDS, load_ops
-from npvae.ops import bounds, coupling, discrete, latent, layers, likelihood
+from npvae.ops import bounds, coupling, discrete, joining, latent, layers, likelihood
 from npvae.training.optim import Adam, initial_state
 
 ACTIVATIONS = tuple(name for name in layers.ACTIVATIONS if name != "identity")
@@ -75,6 +75,7 @@ def op_pairs():
     pairs = [
         Pair("affine", *affine, args, ("x", "W", "b")),
         Pair("affine, square", *affine, square, ("x", "W", "b")),
+        Pair("join condition, 3 samples", joining.join_forward, joining.join_backward, (normal((6, 3)), normal((2, 4))), ("a",)),
     ]
     kinked = np.array([[-1.5, -1e-9, 0.0, 1e-9, 2.0]])  # below, at and above the kink of relu
     for name in ACTIVATIONS:

@@ -3,13 +3,16 @@
 A row of bytes whose largest value is 1 may be either. So the data set that a model is trained on decides, once: grey levels if
 it holds anything above 1, else zeros and ones (`npvae.data.rows`). The model keeps the decision in `model.buffers`, and so do
 its files and copies; every entrance of the model (fit, forward, encode, elbo, ...) follows it. A model that was never trained
-on uint8 data takes a value above 1 as a sign of grey levels, and refuses what cannot be known.
+on uint8 data takes a value above 1 as a sign of grey levels, and refuses what cannot be known. For a model of levels
+(data_kind "levels") they are grey levels always.
 """
 
 import numpy as np
 
-GREY, BINARY = 1 / 255, 1.0  # the factors that uint8 values are multiplied by
+LEVELS = 256
+GREY, BINARY = 1 / (LEVELS - 1), 1.0  # the factors that uint8 values are multiplied by
 BUFFER = "uint8_scale"
+TOLERANCE = 1e-3  # of a level, far above what float32 rounds level/255 by
 
 
 def scale_of(x, name, kept=None, decides=False):
@@ -38,6 +41,8 @@ def scale_of(x, name, kept=None, decides=False):
 
 def kept_by(model):
     """What was decided for a model: GREY, BINARY, or None for nothing."""
+    if getattr(model, "data_kind", "real") == "levels":
+        return GREY
     scale = getattr(model, "buffers", {}).get(BUFFER)
     return None if scale is None else float(scale)
 
@@ -48,3 +53,20 @@ def keep(model, scale, name):
         holds, other = ("grey levels", "zeros and ones")[:: 1 if scale == GREY else -1]
         raise ValueError(f"{name} holds {holds}, and the model was trained on {other}")
     model.buffers = {**getattr(model, "buffers", {}), BUFFER: np.array(scale)}
+
+
+def levels_of(x):
+    """The whole numbers 0 to 255 of x = level/255, in the dtype of x."""
+    return np.rint(x * (LEVELS - 1))
+
+
+def check_levels(name, x):
+    """x, whose values must be level/255 for levels 0 to 255, or ValueError."""
+    scaled = x.astype(np.float64) * (LEVELS - 1)
+    wrong = ~((scaled >= -TOLERANCE) & (scaled <= LEVELS - 1 + TOLERANCE) & (np.abs(scaled - np.rint(scaled)) <= TOLERANCE))
+    if wrong.any():
+        hint = " (if these are levels from 0 to 255, give them as uint8, or divided by 255)" if x.max() > 1 else ""
+        raise ValueError(
+            f"{name} must hold grey levels k/255, k = 0 to 255, for a likelihood of levels; got {x[wrong][0]:g}{hint}"
+        )
+    return x

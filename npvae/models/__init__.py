@@ -1,6 +1,7 @@
 """The models: one file each, on the same ops. A new model is its file and its import line here."""
 
 from npvae.models.autoencoder import Autoencoder
+from npvae.models.cvae import ConditionalVAE
 from npvae.models.flow import Flow
 from npvae.models.vae import VAE
 

@@ -16,8 +16,8 @@ from npvae.core import checks, options
 from npvae.core.options import Option
 from npvae.core.parameters import Theta, dense_shapes
 from npvae.models import common, ppca, saved
+from npvae.models.likelihoods import likelihood_called
 from npvae.models.protocol import Example, Measure
-from npvae.ops.likelihood import bernoulli_mean
 
 LIKELIHOODS = ("gaussian", "bernoulli")
 
@@ -67,6 +67,7 @@ class Autoencoder:
         self.n_latent = checks.integer("n_latent", n_latent, 1)
         self.hidden = common.widths_of("hidden", hidden)
         self.likelihood, self.sigma = likelihood, checks.number("sigma", sigma, 0, exclusive=True)
+        self.p_x_given_z = likelihood_called(likelihood, self.sigma)
         shapes = self.shapes(self.n_features, self.n_latent, self.hidden)
         common.prepare(self, shapes, activation, backend, dtype, seed, initialization)
 
@@ -88,14 +89,14 @@ class Autoencoder:
         nll, nll_cache = self.nll_forward(output, x)  # (B, D), (B, D) -> (B,)
         loss = nll.mean()
 
-        residual = self.mean_of(output) - x
+        residual = self.p_x_given_z.mean(output) - x
         squared_error = (residual * residual).sum() / len(x)
         return Terms(loss.item(), squared_error.item()), Cache(encoder_cache, decoder_cache, nll_cache, len(x))
 
     def backward(self, cache, dloss=1.0, out=None):
         """Gradient of dloss · loss with respect to every parameter, as that of `npvae.VAE.backward`."""
         dnll = np.full(cache.n_rows, dloss / cache.n_rows)  # 1/B enters the gradient here
-        doutput = self.nll_backward(dnll, cache.nll)  # (B,) -> (B, D)
+        doutput, _ = self.nll_backward(dnll, cache.nll)  # (B,) -> (B, D)
         dz, decoder_grads = self.ops.mlp_backward(doutput, cache.decoder)  # (B, D) -> (B, L)
         _, encoder_grads = self.ops.mlp_backward(dz, cache.encoder, need_dx=False)
 
@@ -121,7 +122,7 @@ class Autoencoder:
         """No noise."""
         return None
 
-    data_kind = property(common.data_kind_of)
+    data_kind = property(lambda self: self.p_x_given_z.data_kind)
 
     def encode(self, x):
         """The code: x (B, D) -> z (B, L)."""
@@ -130,15 +131,11 @@ class Autoencoder:
     def decode(self, z):
         """E[x|z]: z (B, L) -> (B, D)."""
         z = checks.converted("z", checks.real_array("z", z, n_columns=self.n_latent), self.dtype)
-        return self.mean_of(self.ops.mlp_forward(z, self.decoder)[0])
+        return self.p_x_given_z.mean(self.ops.mlp_forward(z, self.decoder)[0])
 
     def reconstruct(self, x):
         """decode(encode(x)): (B, D) -> (B, D)."""
         return self.decode(self.encode(x))
-
-    def mean_of(self, output):
-        """E[x|z] of the decoder's output."""
-        return bernoulli_mean(output) if self.likelihood == "bernoulli" else output
 
     def measure(self, x, n_samples=None, seed=0, progress=False):
         """The errors on rows x (n, D), beside those of principal component analysis of the same rows, as Measures."""

@@ -46,14 +46,18 @@ def widths_of(name, widths):
 def checked(model, x, name="x"):
     """x (B, D) as a C-contiguous array of the model's (real) dtype, or ValueError: the `check` of models of one array.
 
-    uint8 grey levels become level/255 (`npvae.core.levels`); for the Bernoulli likelihood x must lie in [0, 1].
+    uint8 grey levels become level/255 (`npvae.core.levels`). Where model.data_kind is "binary" x must lie in [0, 1], where it
+    is "levels" it must hold such levels.
     """
     given = checks.real_array(name, x, n_columns=model.n_features)
     scale = levels.scale_of(given, name, levels.kept_by(model))
     x = checks.converted(name, given, model.dtype)
     if scale != 1:
         x *= x.dtype.type(scale)  # x was uint8, so it is a copy
-    return checks.unit_interval(name, x, given.dtype) if getattr(model, "data_kind", "real") == "binary" else x
+    kind = getattr(model, "data_kind", "real")
+    if kind == "levels" and scale == 1:
+        levels.check_levels(name, x)
+    return checks.unit_interval(name, x, given.dtype) if kind == "binary" else x
 
 
 def dense_layers(parameters, names, activation):
@@ -63,23 +67,15 @@ def dense_layers(parameters, names, activation):
 
 
 def nll_forward(model, output, x):
-    """−log p(x|z) of a decoder's output (..., B, D) against x (B, D), unchecked, by the model's likelihood: (..., B) in nats,
+    """−log p(x|z) of a decoder's output (..., B, ·) against x (B, D), unchecked, by the model's likelihood: (..., B) in nats,
     and the cache."""
-    if model.likelihood == "bernoulli":
-        return model.ops.bernoulli_nll_forward(output, x)
-    return model.ops.gaussian_nll_forward(output, x, model.sigma**2)
+    return model.p_x_given_z.forward(model.ops, output, x, model.parameters)
 
 
 def nll_backward(model, dnll, cache):
-    """Backward of nll_forward: dnll (..., B) -> doutput (..., B, D)."""
-    if model.likelihood == "bernoulli":
-        return model.ops.bernoulli_nll_backward(dnll, cache)
-    return model.ops.gaussian_nll_backward(dnll, cache)
-
-
-def data_kind_of(model):
-    """"binary" for the Bernoulli likelihood: grey levels are drawn as zeros and ones; else "real": values as they are."""
-    return "binary" if model.likelihood == "bernoulli" else "real"
+    """Backward of nll_forward: dnll (..., B) -> doutput (..., B, ·), and a tuple of the gradients of the likelihood's own
+    parameters."""
+    return model.p_x_given_z.backward(model.ops, dnll, cache)
 
 
 def laid_out(model, layer_grads, out=None):

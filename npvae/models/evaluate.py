@@ -1,8 +1,9 @@
 """How good a trained model is: ELBO, importance-weighted log-likelihood, active units, parts of the KL, bits per dimension.
 
-For models with a Gaussian latent variable: they have `encode`, `decoder_output`, `nll_forward`. Data x (B, D) is what the model
-describes: for the Bernoulli likelihood zeros and ones, so binarise grey images first (`npvae.model_input`). uint8 data mean
-what they meant in training (`npvae.core.levels`). `rng` is a Generator or a seed. All sums and exponentials are in float64,
+For models with a Gaussian latent variable: they have `encode`, `infer` and `nll` (`npvae.models.latent_variable`). Data x
+(B, D) is what the model describes: for the Bernoulli likelihood zeros and ones, so binarise grey images first
+(`npvae.model_input`). uint8 data mean what they meant in training (`npvae.core.levels`). Of a conditional model x is a tuple
+(x, condition), and p(x) stands for p(x|condition). `rng` is a Generator or a seed. All sums and exponentials are in float64,
 whatever the model's dtype.
 
 Shapes: B data, D data dimensions, L latent, S samples per datum.
@@ -16,8 +17,12 @@ import numpy as np
 from npvae.core import checks, levels
 from npvae.core.numerics import log_sum_exp
 from npvae.core.progress import progress_bar
+from npvae.models.likelihoods import LOGVAR
 from npvae.models.protocol import Measure
-from npvae.ops.latent import gaussian_kl_forward, reparameterize_forward, sampled_kl_forward
+from npvae.ops.full_posterior import full_posterior_forward, full_sample_forward
+from npvae.ops.gaussian_kl import solve_forward
+from npvae.ops.gaussian_likelihoods import bounded_logvar, gaussian_parameters
+from npvae.ops.latent import reparameterize_forward
 
 ROWS_PER_PASS = 2000  # decoder rows at a time: keeps memory flat and the products in cache
 PAIRS_PER_PASS = 4_000_000  # pairs of data at a time: 32 MB
@@ -39,17 +44,17 @@ def elbo(model, x, rng=None, n_samples=1):
 
     The lectures' central equation; Kingma & Welling 2013, equation 3.
     """
-    (x,), rng = model.check(x), np.random.default_rng(rng)
-    n_samples = checks.integer("n_samples", n_samples, 1)
-    nll = np.zeros((n_samples, len(x)))
-    kl = np.empty(len(x))
-    for rows in _slices(len(x), ROWS_PER_PASS):
-        mu, logvar = model.encode(x[rows])
-        kl[rows] = gaussian_kl_forward(mu, logvar)[0].sum(axis=1, dtype=np.float64)  # (B, L) -> (B,)
+    batch, rng = _checked(model, x), np.random.default_rng(rng)
+    n_samples, n_rows = checks.integer("n_samples", n_samples, 1), len(batch[0])
+    nll = np.zeros((n_samples, n_rows))
+    kl = np.empty(n_rows)
+    for rows in _slices(n_rows, ROWS_PER_PASS):
+        part = [array[rows] for array in batch]
+        kl[rows] = _kl_of_rows(model, part).sum(axis=1)  # (B, L) -> (B,)
         for s in range(n_samples):
-            nll[s, rows] = _log_weights(model, x[rows], mu, logvar, rng, 1)[1][0]
+            nll[s, rows] = _log_weights(model, part, rng, 1)[1][0]
     mean_nll, mean_kl = float(nll.mean()), float(kl.mean())
-    error = math.sqrt(nll.var(axis=0, ddof=1).sum() / n_samples) / len(x) if n_samples > 1 else math.nan
+    error = math.sqrt(nll.var(axis=0, ddof=1).sum() / n_samples) / n_rows if n_samples > 1 else math.nan
     return Elbo(-mean_nll - mean_kl, mean_nll, mean_kl, error)
 
 
@@ -60,49 +65,60 @@ def log_likelihood(model, x, n_samples=100, rng=None, progress=False):
 
     For S = n_samples = 1 it is the ELBO in expectation, and it grows with S towards log p(x).
     """
-    (x,), rng = model.check(x), np.random.default_rng(rng)
-    n_samples = checks.integer("n_samples", n_samples, 1)
-    out = np.empty(len(x))
-    rows_per_pass = max(1, min(len(x), ROWS_PER_PASS // min(n_samples, 100)))
+    batch, rng = _checked(model, x), np.random.default_rng(rng)
+    n_samples, n_rows = checks.integer("n_samples", n_samples, 1), len(batch[0])
+    out = np.empty(n_rows)
+    rows_per_pass = max(1, min(n_rows, ROWS_PER_PASS // min(n_samples, 100)))
     samples_per_pass = max(1, ROWS_PER_PASS // rows_per_pass)
-    with progress_bar(progress, total=len(x), desc="log-likelihood") as bar:
-        for rows in _slices(len(x), rows_per_pass):
-            mu, logvar = model.encode(x[rows])
-            total = np.full(len(mu), -np.inf)  # log Σ_s w_s so far
+    with progress_bar(progress, total=n_rows, desc="log-likelihood") as bar:
+        for rows in _slices(n_rows, rows_per_pass):
+            part = [array[rows] for array in batch]
+            total = np.full(len(part[0]), -np.inf)  # log Σ_s w_s so far
             for samples in _slices(n_samples, samples_per_pass):
-                log_w, _ = _log_weights(model, x[rows], mu, logvar, rng, samples.stop - samples.start)  # (S, B)
+                log_w, _ = _log_weights(model, part, rng, samples.stop - samples.start)  # (S, B)
                 total = np.logaddexp(total, log_sum_exp(log_w))
             out[rows] = total - math.log(n_samples)
-            bar.update(len(mu))
+            bar.update(len(total))
     return out
 
 
-def _log_weights(model, x, mu, logvar, rng, n_samples):
+def _checked(model, x):
+    """The batch of a model as its `check` returns it: x an array, or a tuple of arrays."""
+    return model.check(*(x if isinstance(x, tuple) else (x,)))
+
+
+def _log_weights(model, batch, rng, n_samples):
     """log w = log p(x|z) − log q(z|x)/p(z), and nll = −log p(x|z), of S samples of each row: (S, B) each."""
-    mu, logvar = mu.astype(np.float64), logvar.astype(np.float64)  # (B, L)
-    eps = rng.standard_normal((n_samples, *mu.shape))  # (S, B, L)
-    z, _ = reparameterize_forward(mu, logvar, eps)  # (S, B, L)
-    output = model.decoder_output(z.reshape(-1, model.n_latent).astype(model.dtype))  # (S B, L) -> (S B, D)
-    nll, _ = model.nll_forward(output.reshape(n_samples, *x.shape), x)  # (S, B, D) -> (S, B)
-    kl, _ = sampled_kl_forward(z, logvar, eps)
+    eps = rng.standard_normal((n_samples, len(batch[0]), model.n_latent))  # (S, B, L)
+    z, kl = model.infer(eps, *batch)  # (S, B, L) each
+    nll = model.nll(z, *batch)
     return -nll - kl.sum(axis=-1), nll  # (S, B, L) -> (S, B)
+
+
+def _kl_of_rows(model, batch):
+    """KL(q(z|x) ‖ p(z)) in closed form, in the parts of the latent dimensions, (B, L)."""
+    no_noise = np.zeros((1, len(batch[0]), model.n_latent))
+    return model.infer(no_noise, *batch, objective="elbo")[1]
 
 
 def posterior(model, x):
     """mu(x) and logvar(x) of all rows, (n, L) each in float64."""
-    (x,) = model.check(x)
-    encoded = [model.encode(x[rows]) for rows in _slices(len(x), ROWS_PER_PASS)]
+    batch = _checked(model, x)
+    encoded = [model.encode(*(array[rows] for array in batch)) for rows in _slices(len(batch[0]), ROWS_PER_PASS)]
     mu, logvar = (np.concatenate(parts).astype(np.float64) for parts in zip(*encoded))
     return mu, logvar
 
 
 def kl_per_dimension(model, x):
-    """Mean over the data of each latent dimension's KL(q(z_l|x) ‖ p(z_l)), (L,) in nats: near 0 where z_l is not used."""
-    return _mean_kl(*posterior(model, x))
+    """Mean over the data of each latent dimension's part of KL(q(z|x) ‖ p(z)), (L,) in nats: near 0 where z_l is not used.
 
-
-def _mean_kl(mu, logvar):
-    return gaussian_kl_forward(mu, logvar)[0].mean(axis=0)  # (n, L) -> (L,)
+    Of a diagonal posterior it is KL(q(z_l|x) ‖ p(z_l)), of a full one that of z_l given those before it
+    (`npvae.ops.full_posterior.full_kl_forward`).
+    """
+    batch = _checked(model, x)
+    slices = _slices(len(batch[0]), ROWS_PER_PASS)
+    kl = np.concatenate([_kl_of_rows(model, [array[rows] for array in batch]) for rows in slices])  # (n, L)
+    return kl.mean(axis=0)
 
 
 def active_units(model, x, threshold=ACTIVE):
@@ -122,10 +138,17 @@ def kl_parts(model, x, rng=None):
 
     I(x; z) = E[log q(z|x) − log q(z)] with one draw z ~ q(z|x) per datum; it is at most log n.
     """
-    return _parts(*posterior(model, x), np.random.default_rng(rng))
+    rng = np.random.default_rng(rng)
+    if model.posterior == "full":
+        log_ratio = _log_q_ratio_full(model, *_checked(model, x), rng)
+    else:
+        log_ratio = _log_q_ratio(*posterior(model, x), rng)
+    information = float(np.mean(log_ratio))
+    return KlParts(information, float(kl_per_dimension(model, x).sum()) - information)
 
 
-def _parts(mu, logvar, rng):
+def _log_q_ratio(mu, logvar, rng):
+    """log q(z|x) − log q(z) at one draw z for each datum, (n,), of diagonal posteriors, (n, L) each."""
     n = len(mu)
     eps = rng.standard_normal(mu.shape)
     z, _ = reparameterize_forward(mu, logvar, eps)  # (n, L)
@@ -136,8 +159,23 @@ def _parts(mu, logvar, rng):
     for rows in _slices(n, max(1, PAIRS_PER_PASS // n)):  # Σ_l (z − mu)²/σ² of every pair, by three products
         distance = (z[rows] ** 2) @ precision.T - 2 * z[rows] @ (mu * precision).T + offset  # (rows, L) @ (L, n)
         log_q[rows] = log_sum_exp(-0.5 * distance.T) - math.log(n)
-    information = float(np.mean(log_q_given_own - log_q))
-    return KlParts(information, float(_mean_kl(mu, logvar).sum()) - information)
+    return log_q_given_own - log_q
+
+
+def _log_q_ratio_full(model, x, rng):
+    """As `_log_q_ratio`, of full posteriors: with y = F⁻¹ (z − mu), log q(z|x) = −½ |y|² − Σ_l log F_ll and a constant."""
+    (mu, factor), _ = full_posterior_forward(model.encoder_output(x).astype(np.float64))  # (n, L), (n, L, L)
+    n, n_latent = mu.shape
+    eps = rng.standard_normal(mu.shape)
+    z, _ = full_sample_forward(mu, factor, eps)  # (n, L)
+    log_det = np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)  # (n,)
+    log_q = np.full(n, -np.inf)
+    for rows in _slices(n, max(1, PAIRS_PER_PASS // (n * n_latent))):
+        identity = np.broadcast_to(np.eye(n_latent), factor[rows].shape)
+        inverse, _ = solve_forward(factor[rows], identity)  # (rows, L, L): all z share it
+        y = inverse @ z.T - inverse @ mu[rows, :, None]  # (rows, L, L) @ (L, n) -> (rows, L, n)
+        log_q = np.logaddexp(log_q, log_sum_exp(-0.5 * (y * y).sum(axis=1) - log_det[rows, None]))
+    return -0.5 * (eps * eps).sum(axis=1) - log_det - (log_q - math.log(n))
 
 
 def bits_per_dimension(nats, n_features):
@@ -158,8 +196,9 @@ def bits_measures(model, log_p):
         values = {name: bits_per_dimension(-mean, model.n_features) + more for name, mean in means.items()}
         return values if isinstance(log_p, dict) else values[""]
 
-    if getattr(model, "data_kind", "real") == "binary":
-        return [Measure("bits_per_dimension", bits(), "bits")]
+    kind = getattr(model, "data_kind", "real")
+    if kind != "real":
+        return [Measure("bits_per_dimension", bits(), "bits", "of the grey levels 0 to 255" if kind == "levels" else "")]
     found = [Measure("bits_per_dimension", bits(), "bits", "of a density in the units of x: it may be negative")]
     if levels.kept_by(model) == levels.GREY:
         found.append(Measure("bits_per_grey_level", bits(math.log2(255)), "bits", "per dimension, of the levels 0 to 255"))
@@ -167,27 +206,61 @@ def bits_measures(model, log_p):
 
 
 def measures(model, x, n_samples, seed=0, progress=False):
-    """What `npvae evaluate` tells of a model with a latent variable, on rows x (n, D), as a list of Measures."""
+    """What `npvae evaluate` tells of a model with a latent variable, on rows x (n, D), as a list of Measures. Of a conditional
+    model x is (x, condition); the parts of its KL are left out, since its prior may differ from row to row."""
     bound = elbo(model, x, seed, ELBO_SAMPLES)
-    mu, logvar = posterior(model, x)
-    information, aggregate_kl = _parts(mu, logvar, np.random.default_rng(seed))
+    is_conditional = isinstance(x, tuple)
+    parts = [] if is_conditional else _parts_measures(model, x, seed)
+    log_p, of_kl = "log p(x)", "= mutual information + aggregate KL"
+    if is_conditional:
+        log_p, of_kl = "log p(x|condition)", "KL(q(z|x, condition) ‖ p(z|condition))"
     likelihood = float(log_likelihood(model, x, n_samples, seed, progress).mean())
-    active = int((mu.var(axis=0) > ACTIVE).sum())
+    active = int(active_units(model, x).sum())
     return [
         Measure("elbo", bound.elbo, "nats", f"± {bound.standard_error:.3f}, the noise of {ELBO_SAMPLES} z per datum"),
         Measure("nll", bound.nll, "nats", "−ELBO = nll + kl"),
-        Measure("kl", bound.kl, "nats", "= mutual information + aggregate KL"),
-        Measure("mutual_information", information, "nats", f"I(x; z): what z tells about x, at most {math.log(len(mu)):.3f}"),
-        Measure("aggregate_kl", aggregate_kl, "nats", "KL(q(z) ‖ p(z)): how far all rows' z together are from the prior"),
+        Measure("kl", bound.kl, "nats", of_kl),
+        *parts,
         Measure("elbo_standard_error", bound.standard_error),
         Measure("elbo_samples", ELBO_SAMPLES),
-        Measure("log_likelihood", likelihood, "nats", f"log p(x) is at least this; {n_samples} samples per datum"),
+        Measure("log_likelihood", likelihood, "nats", f"{log_p} is at least this; {n_samples} samples per datum"),
         Measure("log_likelihood_samples", n_samples),
         *bits_measures(model, {"elbo": bound.elbo, "log_likelihood": likelihood}),
+        *sigma_measures(model, x),
         Measure("active_units", active, f"of {model.n_latent}", f"Var(mu) over the data above {ACTIVE}"),
         Measure("n_latent", model.n_latent),
-        Measure("kl_per_dimension", _mean_kl(mu, logvar).tolist(), "nats"),
+        Measure("kl_per_dimension", kl_per_dimension(model, x).tolist(), "nats"),
     ]
+
+
+def _parts_measures(model, x, seed):
+    information, aggregate_kl = kl_parts(model, x, seed)
+    most = math.log(len(x))
+    return [
+        Measure("mutual_information", information, "nats", f"I(x; z): what z tells about x, at most {most:.3f}"),
+        Measure("aggregate_kl", aggregate_kl, "nats", "KL(q(z) ‖ p(z)): how far all rows' z together are from the prior"),
+    ]
+
+
+def sigma_measures(model, x):
+    """Of a learned standard deviation: how large it is, and how often it lies on its floor, as Measures; [] without one.
+
+    At the floor the likelihood would grow without bound, and the figures above depend on where the floor was put.
+    """
+    if model.likelihood not in ("gaussian_global", "gaussian_learned"):
+        return []
+    batch = _checked(model, x)
+    low = model.p_x_given_z.min_logvar
+    if model.likelihood == "gaussian_global":
+        logvar = bounded_logvar(model.parameters[LOGVAR].astype(np.float64), low)[0]
+    else:
+        eps = np.zeros((1, len(batch[0]), model.n_latent))
+        (z, _), condition = model.infer(eps, *batch), batch[1:]
+        output = model.decoder_output(z[0].astype(model.dtype), *condition)
+        (_, logvar), _ = gaussian_parameters(output, low)
+    share = float((logvar <= low).mean())
+    note = f"at mu(x), geometric mean; {share:.1%} lie on the floor min_sigma = {model.min_sigma:.4g}"
+    return [Measure("sigma", float(np.exp(0.5 * logvar.mean())), "x", note), Measure("sigma_at_floor", share)]
 
 
 def _slices(n, size):

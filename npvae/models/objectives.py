@@ -36,15 +36,23 @@ class Objective(NamedTuple):
     bound_backward: Callable
 
 
-def objective_ops(ops, objective, free_bits_per_dimension=0.0, free_bits_total=0.0):
-    """The Objective of this name, from a table of ops."""
+def latent_ops(ops, objective, posterior="diagonal"):
+    """The pair from the encoder's output and the noise to z and kl: "iwae" has the kl of each sample, "elbo" that in closed
+    form. posterior: "diagonal", "full", or "prior": a diagonal one against a learned prior, whose output the pair takes too."""
+    kind = {"diagonal": "latent", "full": "full_latent", "prior": "prior_latent"}[posterior]
+    kind += "_sampled" if objective == "iwae" else ""
+    return getattr(ops, f"{kind}_forward"), getattr(ops, f"{kind}_backward")
+
+
+def objective_ops(ops, objective, free_bits_per_dimension=0.0, free_bits_total=0.0, posterior="diagonal"):
+    """The Objective of this name, from a table of ops; posterior as in `latent_ops`."""
+    latent = latent_ops(ops, objective, posterior)
     if objective == "iwae":
-        return Objective(ops.latent_sampled_forward, ops.latent_sampled_backward, bounds.iwae_forward, bounds.iwae_backward)
-    analytic = ops.latent_forward, ops.latent_backward
+        return Objective(*latent, bounds.iwae_forward, bounds.iwae_backward)
     if couples_rows(free_bits_per_dimension, free_bits_total):
         free = {"per_dimension": free_bits_per_dimension, "total": free_bits_total}
-        return Objective(*analytic, partial(bounds.free_bits_elbo_forward, **free), bounds.free_bits_elbo_backward)
-    return Objective(*analytic, bounds.elbo_forward, bounds.elbo_backward)
+        return Objective(*latent, partial(bounds.free_bits_elbo_forward, **free), bounds.free_bits_elbo_backward)
+    return Objective(*latent, bounds.elbo_forward, bounds.elbo_backward)
 
 
 def check_settings(objective="elbo", beta=1.0, n_samples=1, free_bits_per_dimension=0.0, free_bits_total=0.0):

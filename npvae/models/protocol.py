@@ -62,7 +62,11 @@ class Measure(NamedTuple):
 #   n_features                 the width of the data, which is then checked
 #   units                      of the Terms, "nats per datum"
 #   terms_help                 dict: name of a Term -> what it is, for the plots
-#   data_kind                  "real", or "binary": values in [0, 1], grey levels drawn as zeros and ones for each minibatch
+#   data_kind                  "real"; "binary": values in [0, 1], grey levels drawn as zeros and ones for each minibatch; or
+#                              "levels": k/255 with whole numbers k of 0 to 255, which uint8 data always are then
+#   takes_condition            True where a batch is (x, condition): the constructor takes n_condition beside n_features, decode
+#                              and sample(condition, rng) a condition (n, C) or class numbers (n,), and what is called before
+#                              training the whole batch
 #   options                    tuple of core.options.Option: the command line, config.json and the README read it
 #   gradient(*batch_and_noise, dloss=1.0, out=None, workspace=None, **settings)
 #                              Terms, and a number that is finite only where the square of every entry of the gradient, written

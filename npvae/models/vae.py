@@ -15,13 +15,14 @@ from npvae.core import checks, options
 from npvae.core.numerics import accumulator
 from npvae.core.options import Option
 from npvae.core.parameters import Theta, dense_shapes
-from npvae.models import common, evaluate, objectives, saved
+from npvae.models import common, evaluate, latent_variable, objectives, saved
+from npvae.models.likelihoods import LIKELIHOODS, SMALLEST_SIGMA, likelihood_called
 from npvae.models.objectives import Objective, objective_ops
 from npvae.models.protocol import Example
+from npvae.ops.full_posterior import full_posterior_width
 from npvae.ops.latent import clipped_share
-from npvae.ops.likelihood import bernoulli_mean
 
-LIKELIHOODS = ("bernoulli", "gaussian")
+POSTERIORS = ("diagonal", "full")
 
 
 class Terms(NamedTuple):
@@ -45,18 +46,23 @@ class Cache(NamedTuple):
 
 
 class VAE:
-    """A variational autoencoder with diagonal Gaussian posterior and prior N(0, I). Kingma & Welling 2013.
+    """A variational autoencoder with a Gaussian posterior and the prior N(0, I). Kingma & Welling 2013.
 
     n_features       D, width of the data
     n_latent         L, width of z
     hidden           widths of the encoder's hidden layers; may be empty
     activation       "relu", "tanh", "sigmoid", "softplus" or "silu", of every hidden layer
-    likelihood       "bernoulli" (x in [0, 1], logits) or "gaussian" (mean, with fixed standard deviation sigma)
+    likelihood       p(x|z): "bernoulli" (x in [0, 1]); "gaussian" (real x, with the fixed standard deviation sigma),
+                     "gaussian_global" (with one learned variance), "gaussian_learned" (with one for each dimension, from the
+                     decoder); "categorical" or "beta_binomial" (grey levels 0 to 255): see `npvae.models.likelihoods`
     backend          "numba" (compiled ops) or "numpy" (the ops as they read)
     dtype            "float32" to train, "float64" to check, "complex128" for the complex step
     seed             of the initial weights; biases start at 0
     decoder_hidden   widths of the decoder's hidden layers, the mirrored `hidden` if None
+    sigma            of the likelihood "gaussian", in units of the data
     initialization   of the weights: "glorot" (uniform), or "he" (normal), made for relu
+    min_sigma        the smallest standard deviation that "gaussian_global" and "gaussian_learned" may learn
+    posterior        q(z|x): "diagonal" covariance, or "full", by its Cholesky factor
 
     `theta` is the flat vector of every parameter, `parameters` maps names to its views. Raises ValueError for what cannot
     be: unknown names, sizes below 1 or of more than 2^31 parameters.
@@ -73,36 +79,50 @@ class VAE:
                options.integer(1), metavar="H", many=True),
         common.ACTIVATION,
         Option("likelihood", "bernoulli", "bernoulli, for data in [0, 1] (grey levels are binarised afresh for every "
-               "minibatch), or gaussian, with fixed --sigma", options.one_of(*LIKELIHOODS), metavar="K", choices=LIKELIHOODS),
+               "minibatch); gaussian, with fixed --sigma; gaussian_global, with one learned variance; gaussian_learned, with "
+               "one for each dimension; beta_binomial or categorical, for the grey levels 0 to 255 of uint8 data",
+               options.one_of(*LIKELIHOODS), metavar="K", choices=LIKELIHOODS),
         Option("sigma", 0.1, "standard deviation of the gaussian likelihood, in units of the data", options.positive,
                metavar="S"),
+        Option("min_sigma", SMALLEST_SIGMA, "smallest standard deviation that gaussian_global and gaussian_learned may learn, "
+               "in units of the data: without one, a pixel that never varies has a loss without bound", options.positive,
+               metavar="S"),
+        Option("posterior", "diagonal", "covariance of q(z|x): diagonal, or full", options.one_of(*POSTERIORS), metavar="Q",
+               choices=POSTERIORS),
         common.INITIALIZATION,
         Option("output_bias", False, "start the output's bias at the data's mean", options.flag, "set_output_bias", "start"),
         *objectives.OPTIONS,
     )  # fmt: skip
 
     def __init__(self, n_features, n_latent=2, hidden=(400,), activation="relu", likelihood="bernoulli", backend="numba",
-                 dtype="float32", seed=0, decoder_hidden=None, sigma=0.1, initialization="glorot"):  # fmt: skip
+                 dtype="float32", seed=0, decoder_hidden=None, sigma=0.1, initialization="glorot", min_sigma=SMALLEST_SIGMA,
+                 posterior="diagonal"):  # fmt: skip
         checks.choice("likelihood", likelihood, LIKELIHOODS)
+        checks.choice("posterior", posterior, POSTERIORS)
         self.n_features = checks.integer("n_features", n_features, 1)
         self.n_latent = checks.integer("n_latent", n_latent, 1)
         self.hidden = common.widths_of("hidden", hidden)
         decoder_hidden = self.hidden[::-1] if decoder_hidden is None else decoder_hidden
         self.decoder_hidden = common.widths_of("decoder_hidden", decoder_hidden)
-        self.likelihood, self.sigma = likelihood, checks.number("sigma", sigma, 0, exclusive=True)
-        shapes = self.shapes(self.n_features, self.n_latent, self.hidden, self.decoder_hidden)
+        self.likelihood, self.posterior = likelihood, posterior
+        self.sigma = checks.number("sigma", sigma, 0, exclusive=True)
+        self.min_sigma = checks.number("min_sigma", min_sigma, 0, exclusive=True)
+        self.p_x_given_z = likelihood_called(likelihood, self.sigma, self.min_sigma)
+        shapes = self.shapes(self.n_features, self.n_latent, self.hidden, self.decoder_hidden, likelihood, posterior)
         common.prepare(self, shapes, activation, backend, dtype, seed, initialization)
 
     @staticmethod
-    def shapes(n_features, n_latent=2, hidden=(400,), decoder_hidden=None, **_):
+    def shapes(n_features, n_latent=2, hidden=(400,), decoder_hidden=None, likelihood="bernoulli", posterior="diagonal", **_):
         """Names and shapes of the parameters, in the order of theta, of a model of this config."""
         hidden = common.widths_of("hidden", hidden)
         decoder_hidden = common.widths_of("decoder_hidden", hidden[::-1] if decoder_hidden is None else decoder_hidden)
         encoder = [*(f"encoder.{i}" for i in range(len(hidden))), "posterior"]
         decoder = [*(f"decoder.{i}" for i in range(len(decoder_hidden))), "likelihood"]
         widths_in = [n_features, *hidden, n_latent, *decoder_hidden]
-        widths_out = [*hidden, 2 * n_latent, *decoder_hidden, n_features]
-        return dense_shapes(dict(zip(encoder + decoder, zip(widths_in, widths_out))))
+        of_posterior = full_posterior_width(n_latent) if posterior == "full" else 2 * n_latent
+        p_x_given_z = likelihood_called(likelihood)
+        widths_out = [*hidden, of_posterior, *decoder_hidden, p_x_given_z.columns * n_features]
+        return dense_shapes(dict(zip(encoder + decoder, zip(widths_in, widths_out)))) | p_x_given_z.shapes
 
     # ---------------------------------------------------------------------------------------------- forward, backward
 
@@ -117,22 +137,22 @@ class VAE:
         refers to x, eps and theta: call backward before they change. check=False skips the validation of the arguments.
         """
         if check:
-            (x,), eps = self.check(x), self.check_noise(eps, len(x))
+            (x,), eps = self.check(x), latent_variable.checked_noise(self, eps, len(x))
             free = {"free_bits_per_dimension": free_bits_per_dimension, "free_bits_total": free_bits_total}
             self.check_settings(objective=objective, **free)
         eps = eps[None] if objective == "iwae" and eps.ndim == 2 else eps
-        ops = objective_ops(self.ops, objective, free_bits_per_dimension, free_bits_total)
+        ops = objective_ops(self.ops, objective, free_bits_per_dimension, free_bits_total, self.posterior)
 
-        posterior, encoder_cache = self.ops.mlp_forward(x, self.encoder)  # (B, D) -> (B, 2L)
+        posterior, encoder_cache = self.ops.mlp_forward(x, self.encoder)  # (B, D) -> (B, 2L), wider for a full posterior
         (z, kl), latent_cache = ops.latent_forward(posterior, eps)  # (B, 2L) -> (S, B, L), (B, L) or (S, B, L)
         z = z.reshape(-1, self.n_latent)  # -> (S B, L)
-        output, decoder_cache = self.ops.mlp_forward(z, self.decoder)  # (S B, L) -> (S B, D)
-        output = output.reshape(*eps.shape[:-1], self.n_features)  # -> (S, B, D)
+        output, decoder_cache = self.ops.mlp_forward(z, self.decoder)  # (S B, L) -> (S B, D), wider for some likelihoods
+        output = output.reshape(*eps.shape[:-1], -1)  # -> (S, B, D)
         nll, nll_cache = self.nll_forward(output, x)  # (S, B, D), (B, D) -> (S, B)
         loss, bound_cache = ops.bound_forward(nll, kl, beta)
 
         mean_kl = kl.sum(axis=-1, dtype=accumulator(kl)).mean()
-        terms = Terms(loss.item(), nll.mean().item(), mean_kl.item(), clipped_share(posterior))
+        terms = Terms(loss.item(), nll.mean().item(), mean_kl.item(), clipped_share(posterior[:, : 2 * self.n_latent]))
         return terms, Cache(ops, encoder_cache, latent_cache, decoder_cache, nll_cache, bound_cache)
 
     def backward(self, cache, dloss=1.0, out=None):
@@ -142,14 +162,14 @@ class VAE:
         """
         ops = cache.objective
         dnll, dkl = ops.bound_backward(dloss, cache.bound)  # -> (S, B), (B, L) or (S, B, L)
-        doutput = self.nll_backward(dnll, cache.nll)  # (S, B) -> (S, B, D)
-        doutput = doutput.reshape(-1, self.n_features)  # -> (S B, D)
+        doutput, own_grads = self.nll_backward(dnll, cache.nll)  # (S, B) -> (S, B, D)
+        doutput = doutput.reshape(-1, doutput.shape[-1])  # -> (S B, D)
         dz, decoder_grads = self.ops.mlp_backward(doutput, cache.decoder)  # (S B, D) -> (S B, L)
         dz = dz.reshape(*dnll.shape, self.n_latent)  # -> (S, B, L)
         dposterior = ops.latent_backward(dz, dkl, cache.latent)  # (S, B, L), (B, L) -> (B, 2L)
         _, encoder_grads = self.ops.mlp_backward(dposterior, cache.encoder, need_dx=False)
 
-        return common.laid_out(self, encoder_grads + decoder_grads, out)
+        return common.laid_out(self, [*encoder_grads, *decoder_grads, own_grads], out)
 
     def gradient(self, x, eps, beta=1.0, objective="elbo", n_samples=None, free_bits_per_dimension=0.0, free_bits_total=0.0,
                  dloss=1.0, out=None, workspace=None):  # fmt: skip
@@ -160,20 +180,20 @@ class VAE:
         """
         out = np.empty_like(self.theta) if out is None else out
         free_bits = free_bits_per_dimension, free_bits_total
-        if not hasattr(self.ops, "vae_gradient") or self.dtype.kind == "c" or any(free_bits):
+        workspace = self.workspace(len(x), len(eps) if eps.ndim == 3 else 1) if workspace is None else workspace
+        if workspace is None or self.dtype.kind == "c" or any(free_bits):
             with np.errstate(over="ignore", invalid="ignore"):  # the numbers returned show it
                 terms, cache = self.forward(x, eps, beta, objective, n_samples, *free_bits, check=False)
                 self.backward(cache, dloss, out)
                 return terms, np.dot(out, out)
-        workspace = self.workspace(len(x), len(eps) if eps.ndim == 3 else 1) if workspace is None else workspace
-        likelihood = self.likelihood, self.sigma**2
-        *terms, bound = self.ops.vae_gradient(self.theta, x, eps, beta, objective, *likelihood, dloss, out, workspace)
+        kind = self.posterior, objective, self.likelihood, self.p_x_given_z.number
+        *terms, bound = self.ops.vae_gradient(self.theta, x, eps, beta, *kind, dloss, out, workspace)
         return Terms(*terms), bound
 
     def workspace(self, n_rows, n_samples=1, **_):
-        """Buffers for `gradient` of at most n_rows rows with n_samples samples each; None where the back end has none."""
+        """Buffers for `gradient` of at most n_rows rows with n_samples samples each; None where there is no such call."""
         make = getattr(self.ops, "vae_workspace", None)
-        return make and make(self.encoder, self.decoder, n_rows, n_samples)
+        return make and make(self.encoder, self.decoder, n_rows, n_samples, self.likelihood)
 
     @property
     def encoder(self):
@@ -191,41 +211,30 @@ class VAE:
 
     # ------------------------------------------------------------------------------------------------------- training
 
-    def draw(self, rng, x, n_samples=1, **_):
-        """The noise of a step, standard normal eps (S, B, L)."""
-        return rng.standard_normal((n_samples, len(x), self.n_latent), self.theta.real.dtype)
-
+    draw = latent_variable.draw
     check_settings = staticmethod(objectives.check_settings)
     validation_settings = staticmethod(objectives.validation_settings)
     couples_rows, join = staticmethod(objectives.couples_rows), staticmethod(objectives.join)
 
-    data_kind = property(common.data_kind_of)
+    data_kind = property(lambda self: self.p_x_given_z.data_kind)
 
     def set_output_bias(self, x):
-        """Set likelihood.b so that the decoder's output is the mean of the rows x (n, D) where z says nothing.
-
-        Bernoulli: the logit of (k + 1)/(n + 2), k the sum over the n rows, Laplace's rule, which is finite where a pixel is
-        always black. Gaussian: the mean itself.
-        """
-        (x,) = self.check(x)
-        mean, n = x.mean(axis=0, dtype=np.float64), len(x)  # (D,)
-        if self.likelihood == "bernoulli":
-            mean = np.log((n * mean + 1) / (n * (1 - mean) + 1))
-        self.parameters["likelihood.b"] = mean
+        """Set likelihood.b (and likelihood.logvar) so that p(x|z) is right for the rows x (n, D) where z says nothing: it has
+        their mean and, where it has more parameters, their variance or histogram (`bias` of `npvae.models.likelihoods`)."""
+        self.parameters.update(self.p_x_given_z.bias(self.check(x)[0]))
 
     # ----------------------------------------------------------------------------------------- using a trained model
 
-    def encode(self, x):
-        """Parameters of q(z|x): x (B, D) -> mu (B, L), logvar (B, L), the latter clipped to [−30, 20]."""
-        posterior, _ = self.ops.mlp_forward(self.check(x)[0], self.encoder)  # (B, D) -> (B, 2L)
-        (mu, logvar), _ = self.ops.posterior_forward(posterior)
-        return mu.copy(), logvar
+    encode = latent_variable.encode
 
     def decode(self, z):
         """E[x|z]: z (B, L) -> (B, D); for the Bernoulli likelihood the probability of a one."""
-        z = checks.converted("z", checks.real_array("z", z, n_columns=self.n_latent), self.dtype)
-        output = self.decoder_output(z)  # (B, L) -> (B, D)
-        return bernoulli_mean(output) if self.likelihood == "bernoulli" else output
+        return self.p_x_given_z.mean(self.decoder_output(latent_variable.checked_latent(self, z)))  # (B, L) -> (B, D)
+
+    def draw_data(self, z, rng=None):
+        """x ~ p(x|z), where `decode` has its mean: z (B, L) -> (B, D) in units of the data; rng is a Generator or a seed."""
+        output = self.decoder_output(latent_variable.checked_latent(self, z))  # (B, L) -> (B, D)
+        return self.p_x_given_z.draw(output, np.random.default_rng(rng), self.parameters)
 
     def reconstruct(self, x):
         """E[x|z] at the posterior mean z = mu(x): (B, D) -> (B, D)."""
@@ -237,9 +246,15 @@ class VAE:
         rng = np.random.default_rng(rng)
         return self.decode(rng.standard_normal((checks.integer("n", n, 1), self.n_latent)))
 
+    def encoder_output(self, x):
+        """The posterior's parameters at x (B, D) of the model's dtype, unchecked: (B, 2L), mu and logvar as they are."""
+        return self.ops.mlp_forward(x, self.encoder)[0]
+
     def decoder_output(self, z):
-        """The likelihood's parameters at z (B, L) of the model's dtype, unchecked: logits or means, (B, D)."""
+        """The likelihood's parameters at z (B, L) of the model's dtype, unchecked: (B, D) logits or means, or more."""
         return self.ops.mlp_forward(z, self.decoder)[0]
+
+    infer, nll = latent_variable.infer, latent_variable.nll_of
 
     def log_likelihood(self, x, n_samples=100, rng=None):
         """Importance-weighted estimate of log p(x), (B,) in nats: `npvae.evaluate.log_likelihood`."""
@@ -255,19 +270,19 @@ class VAE:
 
     @classmethod
     def examples(cls, backend):
-        """Depths 0 to 3, every activation, both likelihoods and objectives, one and several rows and samples."""
+        """Depths 0 to 3, every activation, likelihood, posterior and objective, one and several rows and samples."""
         rng = np.random.default_rng(3)
 
-        def example(n_features, hidden, activation, likelihood, B, p=0.5, note="", **settings):
-            model = cls(n_features, 2, hidden, activation, likelihood, backend, "float64", seed=4, sigma=0.5)
-            shape = (2 * B, n_features)
-            x = (rng.random(shape) < p).astype(float) if likelihood == "bernoulli" else rng.standard_normal(shape)
+        def example(n_features, hidden, activation, likelihood, B, p=0.5, note="", posterior="diagonal", **settings):
+            model = cls(n_features, 2, hidden, activation, likelihood, backend, "float64", 4, sigma=0.5, posterior=posterior)
+            x = {"binary": lambda shape: (rng.random(shape) < p).astype(float), "real": rng.standard_normal,
+                 "levels": lambda shape: rng.integers(0, 256, shape) / 255}[model.data_kind]((2 * B, n_features))  # fmt: skip
             widths = "-".join(map(str, [n_features, *hidden, 2]))
             name = f"{backend} VAE {widths} {activation} {likelihood}{note}, B {B}, S {settings.get('n_samples', 1)}"
             return Example(name, model, (x,), settings)
 
         yield example(40, (110,), "relu", "bernoulli", 5, p=0.15)  # 15 % ones: products over the non-zeros
-        for likelihood in LIKELIHOODS:
+        for likelihood in ("bernoulli", "gaussian"):
             yield example(7, (), "relu", likelihood, 1)
             yield example(7, (6,), "relu", likelihood, 4)
             yield example(7, (6,), "tanh", likelihood, 3, n_samples=4, beta=0.5)
@@ -279,6 +294,14 @@ class VAE:
                 yield example(7, hidden, "tanh", likelihood, 3, note=" iwae", objective="iwae", n_samples=S, beta=beta)
             yield example(7, (6,), "tanh", likelihood, 4, note=" free bits", free_bits_per_dimension=0.1, beta=0.5)
             yield example(7, (6,), "tanh", likelihood, 4, note=" free bits in total", free_bits_total=0.3)
+        for likelihood in ("gaussian_global", "gaussian_learned", "categorical", "beta_binomial"):
+            n_features = 2 if likelihood == "categorical" else 5
+            yield example(n_features, (4,), "tanh", likelihood, 3, n_samples=2, beta=0.5)
+            yield example(n_features, (4,), "tanh", likelihood, 3, note=" iwae", objective="iwae", n_samples=3)
+        for S in (1, 3):
+            yield example(7, (6,), "tanh", "bernoulli", 3, note=" full", posterior="full", n_samples=S, beta=0.5)
+            yield example(7, (6,), "tanh", "gaussian", 3, note=" full iwae", posterior="full", objective="iwae", n_samples=S)
+        yield example(7, (6,), "tanh", "gaussian", 4, note=" full free bits", posterior="full", free_bits_per_dimension=0.1)
 
     # ----------------------------------------------------------------------------------- copies, files, checks, text
 
@@ -288,13 +311,6 @@ class VAE:
     def check(self, x, name="x"):
         """x (B, D) as a tuple with one C-contiguous array of the model's (real) dtype, or ValueError; see `common.checked`."""
         return (common.checked(self, x, name),)
-
-    def check_noise(self, eps, n_rows):
-        """eps (B, L) or (S, B, L) as a C-contiguous array of the model's (real) dtype, or ValueError."""
-        eps = checks.real_array("eps", eps, ndims=(2, 3), n_columns=self.n_latent)
-        if eps.shape[-2] != n_rows:
-            raise ValueError(f"eps must have one row for each of the {n_rows} rows of x; got shape {eps.shape}")
-        return checks.converted("eps", eps, self.dtype)
 
     @property
     def widths(self):
