@@ -30,7 +30,8 @@ def test_paths_of_a_new_run_are_absolute():
     _, told = arguments.of_new_run(parsed("train", "--data", "x.npy", "--data-dir", "there"))
     assert (told["data"], told["data_dir"]) == ("x.npy", str(Path("there").resolve()))
     _, told = arguments.of_new_run(parsed("train"))
-    assert (told["data"], told["data_dir"], told["scale"], told["image_shape"], told["workers"]) == ("ising", *[None] * 4)
+    names = ("data_dir", "scale", "image_shape", "condition", "workers")
+    assert (told["data"], *(told[name] for name in names)) == ("ising", *[None] * 5)
 
 
 @pytest.mark.usefixtures("begun")
@@ -48,6 +49,7 @@ def test_options_that_are_those_of_the_run_may_be_given_again():
     (["--early-stopping", "3"], "--early-stopping is not given there, not 3"),
     (["--hidden"], "--hidden is 8 there, not empty"),
     (["--image-shape", "4", "5"], "--image-shape is not given there, not 4 5"),
+    (["--model", "vae", "--condition", "label"], "--condition is not given there, not label"),
     (["--model", "flow", "--layers", "3"], "the model of run is vae: leave out --model flow"),
 ])  # fmt: skip
 @pytest.mark.usefixtures("begun")
@@ -65,7 +67,7 @@ def test_an_option_of_another_model_is_refused():
 
 def test_arguments_that_the_config_lacks_have_their_defaults(begun, capsys):
     config = json.loads((begun / "config.json").read_text())
-    for name in ("scale", "image_shape", "learning_rate_drop_epochs"):
+    for name in ("scale", "image_shape", "condition", "learning_rate_drop_epochs"):
         del config["arguments"][name]
     (begun / "config.json").write_text(json.dumps(config))
     assert cli.main(["train", "--resume", "--out", "run", "--epochs", "3"]) == 0

@@ -56,12 +56,13 @@ def test_every_option_reaches_the_model_or_the_training(monkeypatch):
     argv += ["--epochs", "4", "--batch-size", "11", "--learning-rate", "0.02", "--beta", "0", "--seed", "6", "--workers", "2"]
     argv += ["--annealing-epochs", "3", "--initialization", "he", "--output-bias", "--train-samples", "3"]
     argv += ["--free-bits-per-dimension", "0.1", "--max-gradient-norm", "5", "--weight-decay", "0.01", "--early-stopping", "8"]
+    argv += ["--posterior", "full", "--min-sigma", "0.02"]
     assert cli.main(["train", "--out", "new", *argv]) == 0
     model, rows, options = seen[0]
     config = model.config
     expected = {
         "n_features": 256, "n_latent": 3, "hidden": [7, 5], "decoder_hidden": [5, 7], "activation": "silu",
-        "likelihood": "gaussian", "sigma": 0.3, "seed": 6, "initialization": "he",
+        "likelihood": "gaussian", "sigma": 0.3, "seed": 6, "initialization": "he", "posterior": "full", "min_sigma": 0.02,
     }  # fmt: skip
     assert {name: config[name] for name in expected} == expected
     assert rows == (520, 130)
@@ -75,14 +76,14 @@ def test_every_option_reaches_the_model_or_the_training(monkeypatch):
     mean = data.load("ising").x_train.mean(axis=0)
     np.testing.assert_allclose(model.parameters["likelihood.b"], mean, rtol=1e-6)  # --output-bias
     assert json.loads(Path("new/config.json").read_text())["arguments"] == {
-        "model": "vae", "data": "ising", "data_dir": None, "scale": None, "image_shape": None, "epochs": 4,
+        "model": "vae", "data": "ising", "data_dir": None, "scale": None, "image_shape": None, "condition": None, "epochs": 4,
         "batch_size": 11, "latent": 3, "hidden": [7, 5],
         "activation": "silu",
         "likelihood": "gaussian", "sigma": 0.3, "learning_rate": 0.02, "beta": 0, "seed": 6, "workers": 2,
         "annealing_epochs": 3, "initialization": "he", "output_bias": True, "objective": "elbo", "train_samples": 3,
         "annealing_cycles": 0, "free_bits_per_dimension": 0.1, "free_bits_total": 0.0, "learning_rate_schedule": "constant",
         "learning_rate_drop_epochs": 10, "learning_rate_drop_factor": 0.1, "max_gradient_norm": 5, "weight_decay": 0.01,
-        "early_stopping": 8,
+        "early_stopping": 8, "posterior": "full", "min_sigma": 0.02,
     }  # fmt: skip
     assert cli.main(["train", "--out", "linear", "--hidden"]) == 0
     assert seen[1][0].config["hidden"] == []

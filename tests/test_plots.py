@@ -158,7 +158,7 @@ def test_samples_are_tiles_with_a_frame_between_them(tmp_path, n, columns):
         np.testing.assert_array_equal(canvas[top : top + 3, left : left + 4], x[i].reshape(3, 4))
     assert np.isfinite(canvas).sum() == x.size
     assert image.get_clim() == (0, 1)
-    assert to_hex(image.get_cmap().get_bad()) == plots.FRAME
+    assert to_hex(image.get_cmap().get_bad()) == drawing.FRAME
     assert [to_hex(image.get_cmap()(value)) for value in (0.0, 1.0)] == ["#000000", "#ffffff"]
     if n == 5:
         drawn(figure, tmp_path)

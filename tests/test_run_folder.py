@@ -39,7 +39,8 @@ def test_config_holds_all_that_repeats_the_run(finished):
     config = json.loads((folder / "config.json").read_text())
     assert config["arguments"] == {
         "model": "vae", "data": "ising", "epochs": 2, "batch_size": 50, "latent": 2, "hidden": [8], "activation": "relu",
-        "likelihood": "bernoulli", "sigma": 0.1, "seed": 0, "data_dir": None, "workers": None, "scale": None,
+        "likelihood": "bernoulli", "sigma": 0.1, "min_sigma": 0.004, "posterior": "diagonal", "condition": None,
+        "seed": 0, "data_dir": None, "workers": None, "scale": None,
         "image_shape": None, "initialization": "glorot",
         "output_bias": False, "objective": "elbo", "train_samples": 1, "beta": 1.0, "annealing_epochs": 0,
         "annealing_cycles": 0, "free_bits_per_dimension": 0.0, "free_bits_total": 0.0, "learning_rate": 1e-3,
@@ -165,7 +166,8 @@ def changed_config(folder, *names, value=None):
     (["arguments", "epochs"], True, "epochs must be an integer of at least 1; got True"),
     (["arguments", "hidden"], 8, "hidden"),
     (["arguments", "hidden"], [8, 0], "hidden must be an integer of at least 1; got 0"),
-    (["arguments", "likelihood"], "poisson", "likelihood must be one of bernoulli, gaussian; got 'poisson'"),
+    (["arguments", "likelihood"], "poisson", "likelihood must be one of bernoulli, gaussian, gaussian_global, "
+     "gaussian_learned, categorical, beta_binomial; got 'poisson'"),
     (["arguments", "output_bias"], 1, "output_bias must be true or false; got 1"),
     (["arguments", "data"], ["ising"], "data must be text; got ['ising']"),
     (["arguments", "layers"], 3, "unknown arguments layers"),

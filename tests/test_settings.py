@@ -190,3 +190,50 @@ def test_only_real_valued_data_are_standardised():
     for model in (binary, mean_field.MeanField(4)):
         with pytest.raises(ValueError, match="--scale standardise is for real-valued data, and this model wants values in"):
             settings.check_scale(model, {"scale": "standardise"})
+
+
+class Levels(mean_field.MeanField):
+    data_kind = "levels"
+
+
+def test_levels_are_scaled_by_255_or_not_at_all():
+    for scale in (None, 255.0):
+        settings.check_scale(Levels(4), {"scale": scale})
+    for scale in (2.0, 256.0, "standardise"):
+        with pytest.raises(ValueError, match=f"--scale {scale} is not for a model of the levels 0 to 255: leave it out for "
+                           "uint8 data, or take 255 .* or a model of real values"):  # fmt: skip
+            settings.check_scale(Levels(4), {"scale": scale})
+
+
+class Conditional(mean_field.MeanField):
+    takes_condition = True
+
+    def __init__(self, n_features, n_condition, seed=0, first_logit=0.0):
+        super().__init__(n_features, seed, first_logit)
+        self.n_condition = n_condition
+
+
+def test_a_conditional_model_is_made_with_the_width_of_its_condition():
+    arguments = {**settings.defaults(mean_field.MeanField), "condition": "label"}
+    assert settings.new_model(Conditional, arguments, 12, 10).n_condition == 10
+    assert settings.new_model(mean_field.MeanField, arguments, 12, 10).n_features == 12
+
+    class Forgetful(mean_field.MeanField):
+        takes_condition = True
+
+    with pytest.raises(ValueError, match=r"makes a model as Forgetful\(n_features=.*, n_condition="):
+        settings.new_model(Forgetful, arguments, 12, 10)
+
+
+def test_a_condition_is_for_a_model_that_takes_one():
+    settings.check_condition(Conditional, {"condition": "label"})
+    settings.check_condition(npvae.VAE, {"condition": None})
+    with pytest.raises(ValueError, match=r"^Conditional is a model of x given a condition: say which, as in --condition label"):
+        settings.check_condition(Conditional, {"condition": None})
+    with pytest.raises(ValueError, match=r"^--condition half is for a model that takes a condition, and VAE takes none"):
+        settings.check_condition(npvae.VAE, {"condition": "half"})
+
+
+def test_the_model_without_a_name_is_a_vae_and_with_a_condition_a_conditional_one():
+    assert settings.default_model(None) == "vae"
+    assert settings.default_model("label") == settings.default_model("half") == "conditionalvae"

@@ -13,7 +13,7 @@ MAY_CHANGE = ("epochs", "workers", "data_dir")  # when a run goes on; data may h
 
 def of_new_run(args):
     """The model's class, and the arguments of a new run."""
-    model = settings.recorded_name(args.model or "vae", args.kind)
+    model = settings.recorded_name(args.model or settings.default_model(args.condition), args.kind)
     return args.kind, {**settings.defaults(args.kind), "data_dir": None, "workers": None, **_given(args), "model": model}
 
 

@@ -19,6 +19,7 @@ examples:
   npvae train --data mnist --latent 20 --hidden 400 --epochs 20
   npvae train --data spectra.npy --likelihood gaussian --sigma 0.05
   npvae train --data counts.npy --likelihood gaussian --scale standardise
+  npvae train --data mnist --condition label
   npvae train --resume --out runs/ising --epochs 60
   npvae train --model my_model.py --data spectra.npy"""
 
@@ -96,8 +97,10 @@ def _kind_of(argv):
         return models.VAE
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--model", nargs="?")
+    finder.add_argument("--condition", nargs="?")
     finder.add_argument("rest", nargs="*")
-    return settings.model_class(options.path(finder.parse_known_args(list(argv[1:]))[0].model or "vae"))
+    found, _ = finder.parse_known_args(list(argv[1:]))
+    return settings.model_class(options.path(found.model or settings.default_model(found.condition)))
 
 
 def _add_train(subparsers, kind):
@@ -111,7 +114,8 @@ def _add_train(subparsers, kind):
     )
     group = parser.add_argument_group("data and run")
     group.add_argument("--model", metavar="M", type=options.path, help=f"{ours}, or FILE.py with a model of your own "
-                       "(default: vae); its options are listed by: npvae train --model M --help")  # fmt: skip
+                       f"(default: {settings.DEFAULT_MODEL}; with --condition: {settings.DEFAULT_CONDITIONAL}); its options "
+                       "are listed by: npvae train --model M --help")  # fmt: skip
     defaults = settings.defaults(kind)
     _add_options(group, settings.RUN, defaults)
     group.add_argument("--data-dir", metavar="DIR", type=options.path, help="folder of the MNIST files or of DATA; without "
@@ -184,9 +188,11 @@ def _add_sample(subparsers):
         "sample",
         help="draw from a trained model",
         description="Draw from the model of a run as a picture. Of a VAE: E[x|z], the mean of the data that the model expects "
-        "at draws of z from the prior N(0, I).",
+        "at draws of z from the prior. A conditional model draws for every class in turn, or for the conditions of validation "
+        "rows: it needs the data of RUN.",
     )
     _add_run(parser)
+    _add_data_dir(parser)
     parser.add_argument("--count", type=argument_type(options.integer(1)), default=64, metavar="N",
                         help="how many (default: 64)")  # fmt: skip
     parser.add_argument("--out", metavar="PNG", type=options.path, help="the new picture to write (default: the "

@@ -1,6 +1,5 @@
 """What the commands of `npvae` do. Each takes the parsed options and returns the exit status."""
 
-import json
 import math
 import time
 import warnings
@@ -18,7 +17,6 @@ from npvae.core.checks import NpvaeWarning
 from npvae.data import Scaling
 from npvae.data.rows import Rows
 from npvae.training import checkpoint
-from npvae.training.state import plain
 
 SECONDS_BETWEEN_SAVES = 60  # within an epoch
 
@@ -27,11 +25,12 @@ def train(args):
     """`npvae train`."""
     resumed = args.resume and has_begun(args)
     kind, arguments, config = told.of_resumed_run(args) if resumed else (*told.of_new_run(args), None)
+    settings.check_condition(kind, arguments)
     dataset = load_data(arguments)
     if resumed and (change := run_folder.data_have_changed(args.out, config, dataset)):
         raise ValueError(f"{change}. Give the run its data back (--data-dir DIR if they have moved), or begin another run")
     print(f"data      {dataset.description}")
-    model, state = settings.new_model(kind, arguments, dataset.x_train.shape[1]), None
+    model, state = settings.new_model(kind, arguments, dataset.x_train.shape[1], dataset.n_condition), None
     settings.check_scale(model, arguments)
     step_settings = settings.step_settings(kind, arguments, math.ceil(len(dataset.x_train) / arguments["batch_size"]))
     settings.check_step_settings(model, step_settings)
@@ -45,7 +44,7 @@ def train(args):
         else:
             _start(model, kind, arguments, rows[0])
         if resumed:
-            print_notes(config, arguments, len(rows[0]), state)
+            report.print_notes(config, arguments, len(rows[0]), state)
         print(f"model     {report.name_of(model)}\nrun       {folder}\n")
         run_folder.write_config(folder, arguments, model, dataset)
         run = Run(folder, model, arguments)
@@ -65,35 +64,25 @@ def has_begun(args):
     return not run_folder.is_unused(Path(args.out))
 
 
-def print_notes(config, arguments, n_rows, state):
-    """Say what is not as it was when the run was begun: the machine, and a learning rate whose schedule ends at --epochs."""
-    for change in run_folder.changes_since(config):
-        print(f"note      {change}: the last bits may not be those of a run without the break")
-    if state is not None:
-        before, now = (settings.learning_rate_at(a, n_rows, state.optimizer["t"]) for a in (config["arguments"], arguments))
-        if before != now:
-            print(f"note      the learning rate goes on at {now:.3g}, not at {before:.3g}: its schedule goes over "
-                  f"{arguments['epochs']} epochs now, not {config['arguments']['epochs']}")  # fmt: skip
-
-
 def load_data(arguments, scaling=None):
     """The data of a run; scaling: that of its training, if there was one."""
     from npvae import data
 
     scale = arguments["scale"] if scaling is None else scaling
-    return data.load(arguments["data"], arguments["data_dir"], True, scale, settings.image_shape(arguments))
+    shape = settings.image_shape(arguments)
+    return data.load(arguments["data"], arguments["data_dir"], True, scale, shape, arguments["condition"])
 
 
 def rows_of(model, dataset):
     """The training and the validation rows of a data set, checked for the model."""
-    train, val = Rows.of(model, dataset.x_train, "training data"), Rows.of(model, dataset.x_val, "validation data")
+    train, val = Rows.of(model, dataset.train, "training data"), Rows.of(model, dataset.val, "validation data")
     return replace(train, numbers=dataset.numbers_train), replace(val, numbers=dataset.numbers_val)
 
 
 def _default_name(arguments, kind):
     """What a run is called that was given no folder: after its data, and its model unless that is the default."""
     data = Path(arguments["data"]).stem.replace(":", "-")
-    return data if arguments["model"] == "vae" else f"{kind.__name__.lower()}-{data}"
+    return data if arguments["model"] == settings.DEFAULT_MODEL else f"{kind.__name__.lower()}-{data}"
 
 
 def _start(model, kind, arguments, train_rows):
@@ -180,10 +169,10 @@ def _data_of_run(args, arguments, config):
     return dataset
 
 
-def _validation_rows(model, dataset, seed):
-    """The validation rows of a dataset as a batch of model input."""
-    rows = Rows.of(model, dataset.x_val, "validation rows")
-    return rows.batch(np.arange(len(rows)), np.random.default_rng(seed))
+def _validation_rows(model, dataset, seed, index=None):
+    """The validation rows of a dataset, those of an index (B,) or all, as a batch of model input."""
+    rows = Rows.of(model, dataset.val, "validation rows")
+    return rows.batch(np.arange(len(rows)) if index is None else index, np.random.default_rng(seed))
 
 
 def evaluate(args):
@@ -198,17 +187,12 @@ def evaluate(args):
     if args.json:
         values = {measure.name: measure.value for measure in measures}
         units = {measure.name: measure.unit for measure in measures if measure.unit}
-        print_json({"run": str(args.run_folder), "rows": len(batch[0]), **values, "units": units})
+        report.print_json({"run": str(args.run_folder), "rows": len(batch[0]), **values, "units": units})
         return 0
     print(f"run       {args.run_folder}, {report.name_of(model)}\ndata      {dataset.description}")
     print(f"          measured on {len(batch[0]):,} validation rows; means per datum\n")
     print("\n".join(line for measure in measures for line in report.measure_lines(measure)))
     return 0
-
-
-def print_json(values):
-    """Print a dict as JSON, which is ASCII and has null for what is not finite."""
-    print(json.dumps(plain(values), indent=2, allow_nan=False))
 
 
 def measures_of(model, batch, args, final_settings):
@@ -226,15 +210,27 @@ def sample(args):
     """`npvae sample`."""
     from npvae.app import plots
 
-    model, _, config = _trained_model(args)
+    model, arguments, config = _trained_model(args)
     if not hasattr(model, "sample"):
         raise ValueError(f"a model of class {type(model).__name__} has no method sample")
-    drawn, scaling = model.sample(args.count, args.seed), Scaling.from_json(config["scaling"])
-    drawn = drawn if scaling is None else scaling.undo(drawn)
+    if settings.takes_condition(model):
+        drawn, image_shape, title = conditional_draws(model, _data_of_run(args, arguments, config), args.count, args.seed)
+    else:
+        drawn, scaling = model.sample(args.count, args.seed), Scaling.from_json(config["scaling"])
+        drawn = drawn if scaling is None else scaling.undo(drawn)
+        image_shape, title = config["image_shape"], plots.samples_title(model)
     path = run_folder.new_picture(args.out, Path(args.run_folder))
-    save_picture(path, partial(plots.samples, drawn, config["image_shape"], plots.samples_title(model)))
+    save_picture(path, partial(plots.samples, drawn, image_shape, title))
     print(f"{path}: {report.counted(args.count, 'draw')} of {report.name_of(model)}")
     return 0
+
+
+def conditional_draws(model, dataset, n, seed):
+    """n draws of a conditional model, as they are shown: rows, their image_shape, and a title."""
+    condition, name = dataset.conditions(n), dataset.condition_name
+    what = f"E[x|z, {name}]" if hasattr(model, "n_latent") else f"draws given the {name}"
+    whose = f"0 to {dataset.n_condition - 1} in order" if condition.ndim == 1 else "of validation rows"
+    return *dataset.whole_images(condition, model.sample(condition, seed)), f"{what}, {whose}"
 
 
 def gradcheck(args):
@@ -252,7 +248,7 @@ def gradcheck(args):
     failed = [outcome for outcome in outcomes if not outcome.report.passed]
     if args.json:
         reports = [{**o.report.as_dict(), "case": o.case, "check": o.check} for o in outcomes]
-        print_json({"passed": not failed, "reports": reports})
+        report.print_json({"passed": not failed, "reports": reports})
         return 1 if failed else 0
     for outcome in failed:
         print(f"{outcome.case}: {outcome.report}\n")
@@ -290,7 +286,7 @@ def run_case(args):
     rng = np.random.default_rng(0)
     rows = np.sort(rng.choice(len(dataset.x_val), min(32, len(dataset.x_val)), replace=False))
     model = model.copy(dtype="float64")
-    batch = _validation_rows(model, dataset._replace(x_val=dataset.x_val[rows]), 0)
+    batch = _validation_rows(model, dataset, 0, rows)
     half = max(1, len(rows) // 2)
     others, batch = tuple(array[:half] for array in batch), tuple(array[-half:] for array in batch)
     final = settings.final_step_settings(type(model), arguments, len(dataset.x_train))

@@ -15,25 +15,22 @@ try:  # a backend that is not installed would end the import, and nothing here d
     import matplotlib
 finally:
     os.environ |= {"MPLBACKEND": chosen} if chosen else {}
-from matplotlib import colormaps, style
+from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from scipy.special import ndtri
 
 from npvae.app.backward_flow import backward_flow as backward_flow
+from npvae.app.drawing import TRAIN, VAL, coloured_scatter, grey_range, show_image, tile
 from npvae.core.files import replace_file
 
 if chosen:
     with contextlib.suppress(ValueError):
         matplotlib.rcParams["backend"] = chosen  # what it would be without us
 
-TRAIN, VAL = "#4477aa", "#ee6677"
-FRAME = "#a9bcd0"  # around and between images
-GREY = colormaps["gray"].with_extremes(bad=FRAME)
-MAX_LEGEND_LABELS = 10  # more distinct labels than this get a colour bar
 MAX_POINTS = 5000  # in a scatter plot
-LONGEST = 12  # times the other side, of an image that is shown with square pixels
 N_RECONSTRUCTIONS, N_SAMPLES = 12, 64
+N_CONDITIONS, N_DRAWS = 10, 10  # rows and columns of draws given a condition
 SETTINGS = RLock()  # held while they are changed
 
 
@@ -211,6 +208,55 @@ def latent_variable_pictures(model, x, dataset, kl=None):
     return pictures
 
 
+def conditional_pictures(model, x, condition, dataset, kl):
+    """As `latent_variable_pictures`, of a conditional model on the rows x (n, D) and their conditions (n, C)."""
+    shown = np.linspace(0, len(x) - 1, min(N_RECONSTRUCTIONS, len(x))).astype(int)
+    labels = None if dataset.labels_val is None else dataset.labels_val
+
+    def images():
+        rows = [x[shown], model.reconstruct(x[shown], condition[shown])]
+        (given, image_shape), (rebuilt, _) = (dataset.whole_images(condition[shown], part) for part in rows)
+        return reconstructions(given, rebuilt, image_shape, None if labels is None else labels[shown], dataset.label_name)
+
+    def draws():
+        return draws_by_condition(model, x, dataset)
+
+    def plane():
+        return latent_plane(model.encode(x, condition)[0], labels, dataset.label_name, kl)
+
+    return [
+        ("reconstructions.png", "validation rows over their reconstructions", images),
+        ("samples.png", f"draws from the model given the {dataset.condition_name}", draws),
+        ("latent.png", "validation rows in the latent plane", plane),
+    ]
+
+
+def draws_by_condition(model, x, dataset):
+    """Draws of a conditional model, a row of them for each condition: for each class, or else for some rows of x (n, D), which
+    are then shown before them."""
+    are_classes = dataset.condition_val.ndim == 1
+    n = min(N_CONDITIONS, dataset.n_condition if are_classes else len(x))
+    conditions = dataset.conditions(n)
+    repeated = np.repeat(conditions, N_DRAWS, axis=0)
+    rows, image_shape = dataset.whole_images(repeated, model.sample(repeated, 0))
+    title = f"E[x|z, {dataset.condition_name}], a row for each {dataset.condition_name}"
+    if image_shape is None:
+        return samples(rows, None, title)
+    if not are_classes:
+        originals, _ = dataset.whole_images(conditions, x[np.linspace(0, len(x) - 1, n).astype(int)])
+        rows = np.hstack([originals[:, None], rows.reshape(n, N_DRAWS, -1)]).reshape(n * (N_DRAWS + 1), -1)
+        title = f"first the datum, then E[x|z, {dataset.condition_name}]"
+    columns = len(rows) // n
+    figure = Figure(figsize=(6.5, 6.5 * n * image_shape[0] / (columns * image_shape[1]) + 0.5), layout="constrained")
+    axes = figure.subplots()
+    show_image(axes, tile(rows, image_shape, columns), *grey_range(rows))
+    if are_classes:
+        axes.set_yticks((np.arange(n) + 0.5) * (image_shape[0] + 1) - 1, [str(condition) for condition in conditions])
+        axes.set_ylabel(dataset.condition_name)
+    axes.set_title(title, fontsize="medium")
+    return figure
+
+
 def latent_plane(mu, labels=None, label_name="label", kl=None, axis="posterior mean of"):
     """Posterior means mu (n, L), or codes, in the plane of two latent dimensions, coloured by label (n,).
 
@@ -237,46 +283,3 @@ def latent_plane(mu, labels=None, label_name="label", kl=None, axis="posterior m
     axes.set_title(f"The latent plane{note}", fontsize="medium")
     axes.set_aspect("equal", "datalim")
     return figure
-
-
-def coloured_scatter(figure, axes, x, y, labels, label_name):
-    """Points coloured by label: a legend for a few distinct whole numbers, a colour bar for quantities."""
-    style = {"s": 6, "lw": 0, "alpha": 0.8}
-    if labels is None:
-        axes.scatter(x, y, color=TRAIN, **style)
-        return
-    distinct = np.unique(labels)
-    if len(distinct) <= MAX_LEGEND_LABELS and labels.dtype.kind in "iub":
-        for i, label in enumerate(distinct):
-            points = labels == label
-            axes.scatter(x[points], y[points], color=colormaps["tab10"](i), label=str(label), **style)
-        axes.legend(title=label_name, frameon=False, markerscale=3, loc="center left", bbox_to_anchor=(1, 0.5))
-    else:
-        points = axes.scatter(x, y, c=labels, cmap="viridis", **style)
-        figure.colorbar(points, ax=axes, label=label_name).solids.set_alpha(1)
-
-
-def tile(images, image_shape, columns, gap=1):
-    """Images (n, D) side by side in one array, `gap` pixels of NaN (drawn in FRAME) between them."""
-    rows = math.ceil(len(images) / columns)
-    height, width = image_shape[0] + gap, image_shape[1] + gap
-    canvas = np.full((rows * height - gap, columns * width - gap), np.nan)
-    for i, image in enumerate(images):
-        top, left = i // columns * height, i % columns * width
-        canvas[top : top + image_shape[0], left : left + image_shape[1]] = image.reshape(image_shape)
-    return canvas
-
-
-def show_image(axes, image, low, high):
-    """A grey image in a thin frame, so that white ones show on white paper, its first row at the top. Its pixels are square,
-    unless it is so long that nothing of it would be seen."""
-    aspect = "equal" if 1 / LONGEST <= image.shape[0] / image.shape[1] <= LONGEST else "auto"
-    axes.imshow(image, cmap=GREY, vmin=low, vmax=high, interpolation="nearest", origin="upper", aspect=aspect)
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_color(FRAME)
-
-
-def grey_range(x):
-    """What is drawn black and white: 0 and 1 for values within them, else the extremes."""
-    low, high = float(np.min(x)), float(np.max(x))
-    return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)

@@ -1,10 +1,12 @@
-"""What the commands print about a run: how its training ended, and the numbers of its evaluation."""
+"""What the commands print about a run: what has changed since it began, how its training ended, the numbers of its
+evaluation."""
 
+import json
 import math
 from pathlib import Path
 
-from npvae.app.settings import model_option
-from npvae.training.state import terms_line
+from npvae.app import run_folder, settings
+from npvae.training.state import plain, terms_line
 
 FILES = {
     "config.json": "everything needed to repeat the run",
@@ -15,12 +17,23 @@ FILES = {
 }
 
 
+def print_notes(config, arguments, n_rows, state):
+    """Say what is not as it was when the run was begun: the machine, and a learning rate whose schedule ends at --epochs."""
+    for change in run_folder.changes_since(config):
+        print(f"note      {change}: the last bits may not be those of a run without the break")
+    if state is not None:
+        before, now = (settings.learning_rate_at(a, n_rows, state.optimizer["t"]) for a in (config["arguments"], arguments))
+        if before != now:
+            print(f"note      the learning rate goes on at {now:.3g}, not at {before:.3g}: its schedule goes over "
+                  f"{arguments['epochs']} epochs now, not {config['arguments']['epochs']}")  # fmt: skip
+
+
 def training_report(folder, model, arguments, history, pictures):
     """What a run reached, what lies in its folder, and what to do next. pictures: file name -> what it shows."""
     last, skipped = history.rows[-1], sum(row["skipped"] for row in history.rows)
     terms = {name.removeprefix("val_"): value for name, value in last.items() if name.startswith("val_")}
     files = {name: description for name, description in FILES.items() if (Path(folder) / name).exists()} | pictures
-    next_step = f"next: npvae evaluate {folder}{model_option(arguments)}"
+    next_step = f"next: npvae evaluate {folder}{settings.model_option(arguments)}"
     if terms["loss"] is None or not math.isfinite(terms["loss"]):
         next_step = ("the validation loss is not finite, and npvae evaluate would find the same: look at the validation rows "
                      "that the warning names, or at the scale of the data (--scale)")  # fmt: skip
@@ -64,3 +77,8 @@ def measure_lines(measure):
         return []
     text = f"{value:10}" if isinstance(value, int) else f"{value:10.{3 if abs(value) >= 10 else 4}f}"
     return [f"{label:36}{text} {unit:6}{note}".rstrip()]
+
+
+def print_json(values):
+    """Print a dict as JSON, which is ASCII and has null for what is not finite."""
+    print(json.dumps(plain(values), indent=2, allow_nan=False))

@@ -80,12 +80,13 @@ def first_made(path, make):
 def write_config(folder, arguments, model, dataset):
     """Record the command's arguments, the model, what is to be known of the data without having them, and the machine."""
     description = {"class": type(model).__name__, "config": model.config}
+    scaling = (dataset.whole or dataset).scaling  # that of all columns in the file, for data that are read again
     config = {
         "npvae": version("npvae"),
         "arguments": arguments,
         "model": description,
         "image_shape": dataset.image_shape,  # None if they are no images
-        "scaling": dataset.scaling and dataset.scaling.as_json(),
+        "scaling": scaling and scaling.as_json(),
         "data_sha256": dataset.digest,
     }
     text = json.dumps(config | environment(), indent=2) + "\n"

@@ -11,11 +11,12 @@ from pathlib import Path
 from npvae import models
 from npvae.core import options
 from npvae.core.options import Option
-from npvae.data import STANDARDISE
+from npvae.data import LABEL, STANDARDISE
 from npvae.training.schedules import BurdaStages, Cosine, Cyclical, Linear, StepDecay
 from npvae.training.step import setting_at
 
 SCHEDULES = ("constant", "step", "cosine", "burda")
+DEFAULT_MODEL, DEFAULT_CONDITIONAL = "vae", "conditionalvae"
 
 RUN = (
     Option("data", "ising", "ising, mnist, toy:NAME, or the path of a .npy or .npz file", options.path, metavar="DATA"),
@@ -24,6 +25,8 @@ RUN = (
            options.word_or(STANDARDISE, options.positive), metavar="S"),
     Option("image_shape", None, "ROWS COLUMNS of each datum, which the pictures show as an image; or none: as a curve "
            "(default: as the data are)", options.word_or("none", options.integer(1)), metavar="N", many=True),
+    Option("condition", None, "label, half (the upper half of each image, given which the lower is learned), or the name of an "
+           "array of the .npz file: train a conditional model p(x|condition)", options.text, metavar="NAME"),
     Option("epochs", 30, "passes over the training rows", options.integer(1), metavar="N"),
     Option("batch_size", 128, "rows per step", options.integer(1), metavar="N"),
     Option("seed", 0, "of weights, order and noise; the same seed repeats the run", options.integer(0), metavar="S"),
@@ -92,6 +95,11 @@ def image_shape(arguments):
     if len(given) != 2 or "none" in given:
         raise ValueError(f"--image-shape takes ROWS COLUMNS, or none; got {' '.join(map(str, given)) or 'nothing'}")
     return tuple(given)
+
+
+def default_model(condition):
+    """What --model is where it is not given."""
+    return DEFAULT_MODEL if condition is None else DEFAULT_CONDITIONAL
 
 
 def npvae_models():
@@ -168,9 +176,26 @@ def model_option(arguments):
     return "" if arguments["model"] in npvae_models() else f" --model {arguments['model']}"
 
 
-def new_model(kind, arguments, n_features):
-    """The model that a run's arguments describe; ValueError where its constructor takes other arguments."""
+def takes_condition(kind):
+    """Whether a model, or its class, is one of x given a condition."""
+    return getattr(kind, "takes_condition", False)
+
+
+def check_condition(kind, arguments):
+    """ValueError for a condition that the model does not take, or for none where it takes one."""
+    condition = arguments["condition"]
+    if takes_condition(kind) and condition is None:
+        raise ValueError(f"{kind.__name__} is a model of x given a condition: say which, as in --condition {LABEL}")
+    if condition is not None and not takes_condition(kind):
+        raise ValueError(f"--condition {condition} is for a model that takes a condition, and {kind.__name__} takes none: "
+                         f"leave out --model (for {DEFAULT_CONDITIONAL}) or --condition")  # fmt: skip
+
+
+def new_model(kind, arguments, n_features, n_condition=0):
+    """The model that a run's arguments describe; ValueError where its constructor takes other arguments. n_condition: columns
+    of the condition, where it takes one."""
     keywords = {option.argument: arguments[option.name] for option in own_options(kind) if option.use == "model"}
+    keywords |= {"n_condition": n_condition} if takes_condition(kind) else {}
     try:
         return kind(n_features=n_features, seed=arguments["seed"], **keywords)
     except TypeError as error:
@@ -201,8 +226,13 @@ def final_step_settings(kind, arguments, n_rows):
 
 
 def check_scale(model, arguments):
-    """ValueError where the data are to be standardised, and the model wants zeros and ones."""
-    if arguments["scale"] == STANDARDISE and getattr(model, "data_kind", "real") == "binary":
+    """ValueError for a scale that takes the data away from the zeros and ones, or the levels, that the model wants."""
+    scale, data_kind = arguments["scale"], getattr(model, "data_kind", "real")
+    if data_kind == "levels" and scale not in (None, 255):
+        raise ValueError(f"--scale {scale} is not for a model of the levels 0 to 255: leave it out for uint8 data, or take 255 "
+                         "for levels that are saved as other numbers, or a model of real values (--likelihood "
+                         "gaussian_learned)")  # fmt: skip
+    if data_kind == "binary" and scale == STANDARDISE:
         raise ValueError("--scale standardise is for real-valued data, and this model wants values in [0, 1]: take a number as "
                          "the scale, or a model of real values (--likelihood gaussian)")  # fmt: skip
 

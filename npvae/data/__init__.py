@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npvae.core import checks
+from npvae.core import checks, levels
 from npvae.data import arrays, ising, mnist, toy
 
 NAMES = ("ising", "mnist", *(f"toy:{name}" for name in toy.NAMES))
@@ -17,6 +17,7 @@ ISING_TEMPERATURES = np.linspace(1.0, 4.0, 13)
 ISING_ROWS = (800, 200)  # training and validation lattices per temperature
 VALIDATION_SHARE = 0.1  # of the user's own rows
 STANDARDISE = "standardise"
+LABEL, HALF = "label", "half"  # conditions; any other word is the name of an array
 ROWS_PER_PASS = 1000  # scaled at a time, so that little memory is needed
 
 
@@ -48,8 +49,15 @@ class Scaling(NamedTuple):
         return scaling
 
 
+class Whole(NamedTuple):
+    """The images of which one half is the condition and the other is x."""
+
+    image_shape: tuple  # (rows, columns)
+    scaling: Scaling | None
+
+
 class Dataset(NamedTuple):
-    """Rows to train and to validate on, and what the pictures say about them."""
+    """Rows to train and to validate on, and what the pictures say about them. C: columns of the condition."""
 
     description: str
     x_train: np.ndarray  # (n, D) bool, uint8 grey levels or floats
@@ -58,16 +66,47 @@ class Dataset(NamedTuple):
     label_name: str
     image_shape: tuple | None  # (rows, columns) with product D, if the rows are images
     scaling: Scaling | None = None  # how the rows became x; None where nothing was done
-    digest: str = ""  # SHA-256 over rows and labels as they were before scaling
+    digest: str = ""  # SHA-256 over rows, labels and an array as the condition, as they were before scaling
     numbers_train: np.ndarray | None = None  # (n,) of the rows in the user's file
     numbers_val: np.ndarray | None = None  # (n_val,)
+    labels_train: np.ndarray | None = None  # (n,)
+    condition_train: np.ndarray | None = None  # (n,) class numbers or (n, C) floats, where x is modelled given those
+    condition_val: np.ndarray | None = None  # (n_val,) or (n_val, C)
+    condition_name: str = ""
+    n_condition: int = 0  # the number of classes, or C
+    whole: Whole | None = None  # where the condition is the upper half of images
+
+    @property
+    def train(self):
+        """The training rows as a batch: (x,), or (x, condition)."""
+        return (self.x_train,) if self.condition_train is None else (self.x_train, self.condition_train)
+
+    @property
+    def val(self):
+        """The validation rows as a batch: (x,), or (x, condition)."""
+        return (self.x_val,) if self.condition_val is None else (self.x_val, self.condition_val)
 
     def in_own_units(self, x):
         """Rows x (..., D) as they were trained on, or what a model makes of them, in the units of the data set."""
         return x if self.scaling is None else self.scaling.undo(x)
 
+    def whole_images(self, condition, x):
+        """Rows x (n, D), or what a model makes of them, as they are shown: in the units of the data set, and under the
+        condition (n, C) where that is the upper half of images. Returns them, (n, D) or (n, C + D), and their image_shape."""
+        if self.whole is None:
+            return self.in_own_units(x), self.image_shape
+        images = np.hstack([condition, x])  # (n, C), (n, D) -> (n, C + D)
+        return (images if self.whole.scaling is None else self.whole.scaling.undo(images)), self.whole.image_shape
 
-def load(data="ising", data_dir=None, progress=False, scale=None, image_shape=None):
+    def conditions(self, n):
+        """n conditions to draw x for: the classes in order, each as often as any other or once more, (n,); or else those of
+        validation rows at equal distances, (n, C)."""
+        if self.condition_val.ndim == 1:
+            return np.arange(n) * self.n_condition // n
+        return self.condition_val[np.linspace(0, len(self.condition_val) - 1, n).astype(int)]
+
+
+def load(data="ising", data_dir=None, progress=False, scale=None, image_shape=None, condition=None):
     """The data set "ising" (simulated), "mnist", "toy:NAME" (points in the plane), or the user's .npy or .npz file; ValueError
     or OSError if it cannot be had.
 
@@ -78,41 +117,90 @@ def load(data="ising", data_dir=None, progress=False, scale=None, image_shape=No
                  the shape in the file, (n, rows, columns) with or without a channel axis of 1; rows that are flat in the file
                  are square images if their length is a square and they are bool, uint8 or, after division by a number `scale`,
                  within [0, 1]
+    condition    what x is modelled given: "label", the labels of the rows; "half", the upper half of each image, x being the
+                 lower, which is the larger one of an odd number of pixel rows; or the name of an array (n,) or (n, C) of the
+                 .npz file. (n,) integers are class numbers, all else are floats (`arrays.as_condition`). scale acts on x, and
+                 so on both halves, but on no other condition
 
-    A leading ~ in data and data_dir is the home folder. The Ising lattices of both halves come from independent chains. MNIST
-    validates on its test images. Of the user's rows a tenth, drawn with a fixed seed, is held out.
+    A leading ~ in data and data_dir is the home folder. The Ising lattices to train and to validate on come from independent
+    chains. MNIST validates on its test images. Of the user's rows a tenth, drawn with a fixed seed, is held out.
     """
-    dataset = _as_it_is(os.path.expanduser(data), None if data_dir is None else os.path.expanduser(data_dir), progress)
-    digest = digest_of(dataset.x_train, dataset.x_val, dataset.labels_val)
+    data, data_dir = os.path.expanduser(data), None if data_dir is None else os.path.expanduser(data_dir)
+    dataset = _with_condition(_as_it_is(data, data_dir, progress, condition), condition)
+    digest = digest_of(dataset.x_train, dataset.x_val, dataset.labels_val, dataset.condition_train, dataset.condition_val)
     x_train, x_val, scaling = scaled(dataset.x_train, dataset.x_val, scale)
     one_for_all = scaling is None or np.ndim(scaling.shift) == 0
     shape = shape_of_images(dataset, x_train if one_for_all else dataset.x_train, image_shape)
     description = dataset.description
     if scale is not None:
         description += f", divided by {scaling.factor:g}" if one_for_all else ", standardised"
-    return dataset._replace(description=description, x_train=x_train, x_val=x_val, image_shape=shape, scaling=scaling,
-                            digest=digest)  # fmt: skip
+    if dataset.condition_name:
+        description += f", given the {dataset.condition_name}"
+    dataset = dataset._replace(description=description, x_train=x_train, x_val=x_val, image_shape=shape, scaling=scaling,
+                               digest=digest)  # fmt: skip
+    return _in_halves(dataset) if condition == HALF else dataset
 
 
-def _as_it_is(data, data_dir, progress):
+def _as_it_is(data, data_dir, progress, condition):
+    """The data set before anything is done to it. A condition that is an array of its file is there already."""
+    if not isinstance(condition, str | None) or (data in NAMES and condition not in (None, LABEL, HALF)):
+        raise ValueError(f"condition must be {LABEL}, {HALF}, or the name of an array of a .npz file; got {condition!r} with "
+                         f"the data {data}")  # fmt: skip
     if data == "ising":
         return _ising(progress)
     if data == "mnist":
         digits = mnist.load(data_dir)
         description = f"MNIST digits, {len(digits.x_train):,} to train on, {len(digits.x_test):,} test images to validate on"
-        return Dataset(description, digits.x_train, digits.x_test, digits.y_test, "digit", (28, 28))
+        return Dataset(description, digits.x_train, digits.x_test, digits.y_test, "digit", (28, 28),
+                       labels_train=digits.y_train)  # fmt: skip
     if data in NAMES:
         return _toy(data.removeprefix("toy:"))
     path = Path(data)
     if path.suffix.lower() in arrays.NEEDS:
         if data_dir is not None:
             path = Path(data_dir) / (path.name if path.is_absolute() else path)
-        return _own(path)
+        return _own(path, None if condition in (LABEL, HALF) else condition)
     raise ValueError(f"data must be {', '.join(NAMES)} or the path of a .npy or .npz file; got {data!r}")
 
 
+def _with_condition(dataset, condition):
+    """A data set with its labels, or the array of its file, as the condition, and with what the condition is called."""
+    if condition in (None, HALF):
+        return dataset
+    if condition != LABEL:
+        train, val, name = dataset.condition_train, dataset.condition_val, condition
+    elif dataset.labels_val is None:
+        raise ValueError(f"condition {LABEL} needs data with labels, as a .npz file holds them in an array "
+                         f"{' or '.join(arrays.LABELS)}; got {dataset.description}")  # fmt: skip
+    else:
+        labels, name = (dataset.labels_train, dataset.labels_val), dataset.label_name
+        train, val = (arrays.as_condition(values, len(values), f"the condition {name}") for values in labels)
+    n_condition = 1 + int(max(train.max(), val.max())) if train.ndim == 1 else train.shape[1]
+    return dataset._replace(condition_train=train, condition_val=val, condition_name=name, n_condition=n_condition)
+
+
+def _in_halves(dataset):
+    """A data set of images as one of their lower halves, given the upper ones, whose values are those that a model sees."""
+    shape, (x_train, x_val), scaling = dataset.image_shape, (dataset.x_train, dataset.x_val), dataset.scaling
+    if shape is None or shape[0] < 2:
+        got = f"no images, but rows of {x_train.shape[1]} values" if shape is None else "images of a single row"
+        raise ValueError(f"condition {HALF} needs images of at least 2 rows of pixels; got {got}: image_shape (--image-shape) "
+                         "may say what a row is")  # fmt: skip
+    n_upper = shape[0] // 2 * shape[1]  # C
+    dtype = np.float64 if x_train.dtype == np.float64 else np.float32
+    factor = dtype(levels.scale_of(x_train, "x_train", decides=True))
+    upper = [x[:, :n_upper].astype(dtype) * factor for x in (x_train, x_val)]  # (n, C + D) -> (n, C)
+    lower = [np.ascontiguousarray(x[:, n_upper:]) for x in (x_train, x_val)]  # (n, C + D) -> (n, D)
+    if scaling is not None and np.size(scaling.shift) > 1:
+        scaling = Scaling(scaling.shift[n_upper:], scaling.factor[n_upper:])
+    return dataset._replace(description=f"{dataset.description}, the lower half of each given the upper", x_train=lower[0],
+                            x_val=lower[1], image_shape=(shape[0] - shape[0] // 2, shape[1]), scaling=scaling,
+                            condition_train=upper[0], condition_val=upper[1], condition_name="upper half", n_condition=n_upper,
+                            whole=Whole(shape, dataset.scaling))  # fmt: skip
+
+
 def scaled(x_train, x_val, scale):
-    """Both halves of a data set with `scale` as in `load`, and the Scaling that it was, None for None."""
+    """Training and validation rows with `scale` as in `load`, and the Scaling that it was, None for None."""
     if scale is None:
         return x_train, x_val, None
     if scale == STANDARDISE:
@@ -127,13 +215,13 @@ def scaled(x_train, x_val, scale):
         raise ValueError(f"scale must be a positive number or {STANDARDISE}; got {scale!r}")
     else:
         shift, factor = np.float64(0), np.float64(checks.number("scale", scale, 0, exclusive=True))
-    halves = []
+    both = []
     for x in (x_train, x_val):
-        halves.append(np.empty(x.shape, np.float64 if x.dtype == np.float64 else np.float32))
+        both.append(np.empty(x.shape, np.float64 if x.dtype == np.float64 else np.float32))
         for start in range(0, len(x), ROWS_PER_PASS):
             rows = slice(start, start + ROWS_PER_PASS)
-            halves[-1][rows] = (x[rows] - shift) / factor  # in float64, whatever x is
-    return *halves, Scaling(shift, factor)
+            both[-1][rows] = (x[rows] - shift) / factor  # in float64, whatever x is
+    return *both, Scaling(shift, factor)
 
 
 def shape_of_images(dataset, x, image_shape):
@@ -173,7 +261,8 @@ def _ising(progress):
         f"Ising lattices {ISING_SIZE} × {ISING_SIZE} at {len(temperatures)} temperatures from {temperatures[0]:g} to "
         f"{temperatures[-1]:g}, {len(train.spins):,} to train on, {len(val.spins):,} to validate on"
     )
-    return Dataset(description, train.spins, val.spins, val.temperature, "temperature (J/k)", (ISING_SIZE, ISING_SIZE))
+    return Dataset(description, train.spins, val.spins, val.temperature, "temperature (J/k)", (ISING_SIZE, ISING_SIZE),
+                   labels_train=train.temperature)  # fmt: skip
 
 
 def _toy(name):
@@ -182,13 +271,16 @@ def _toy(name):
     return Dataset(description, x_train, x_val, None, "label", None)
 
 
-def _own(path):
-    x, labels, image_shape = arrays.load(path)
+def _own(path, condition):
+    """Rows of the user's file; condition: the name of the array that is to be it, or None."""
+    x, labels, image_shape, values = arrays.load(path, condition)
     if len(x) < 2:
         raise ValueError(f"{path} must hold at least 2 rows, to train and to validate on; got {len(x)}")
     order = np.random.default_rng(0).permutation(len(x))
     n_val = max(1, round(VALIDATION_SHARE * len(x)))
     train, val = np.sort(order[n_val:]), np.sort(order[:n_val])
     description = f"{path.name}, {len(train):,} rows to train on, {len(val):,} to validate on"
-    labels_val = None if labels is None else labels[val]
-    return Dataset(description, x[train], x[val], labels_val, "label", image_shape, numbers_train=train, numbers_val=val)
+    labels_train, labels_val = (None, None) if labels is None else (labels[train], labels[val])
+    condition_train, condition_val = (None, None) if values is None else (values[train], values[val])
+    return Dataset(description, x[train], x[val], labels_val, "label", image_shape, numbers_train=train, numbers_val=val,
+                   labels_train=labels_train, condition_train=condition_train, condition_val=condition_val)  # fmt: skip

@@ -15,6 +15,7 @@ NEEDS = {
     ".npz": "an intact .npz archive (numpy.savez) with an array x, or just one array of two or more dimensions",
 }
 LABELS = ("labels", "y")
+MAX_CLASSES = 1000  # as a condition: each class is a column of ones and zeros
 
 
 class Arrays(NamedTuple):
@@ -23,17 +24,19 @@ class Arrays(NamedTuple):
     x: np.ndarray  # (n, D), C-contiguous: bool, uint8, float32 or float64
     labels: np.ndarray | None  # (n,), in the units of the file
     image_shape: tuple | None  # (rows, columns, ...) of product D if the file held images, without a channel axis of 1
+    condition: np.ndarray | None = None  # (n,) class numbers or (n, C) floats, if an array of the file was named as such
 
 
-def load(path):
+def load(path, condition=None):
     """Read data from a .npy file, or from a .npz archive with optional labels.
 
     path: a .npy with an array (n, D), or (n, ...) whose rows are flattened in C order; or a .npz whose array `x`, or
     else only array of two or more dimensions, is such an array, with optional `labels` or `y` of shape (n,), numbers:
     others, such as strings, are left out with a warning. A leading ~ is the home folder, and the case of the ending is no
     matter. (n, rows, columns, 1) and (n, 1, rows, columns) are images of (rows, columns).
+    condition: the name of another array of the .npz, (n,) or (n, C), which is read as `as_condition` says.
 
-    Returns Arrays(x, labels, image_shape). x keeps bool, uint8, float32 and float64; float16 and other integers
+    Returns Arrays(x, labels, image_shape, condition). x keeps bool, uint8, float32 and float64; float16 and other integers
     become float32. Values are not rescaled.
 
     Raises OSError where the file cannot be opened, and ValueError that names the file, what it got and what it needs.
@@ -43,18 +46,24 @@ def load(path):
     suffix = path.suffix.lower()
     if suffix not in NEEDS:
         raise ValueError(f"{path}: got a file name that ends in {suffix or 'nothing'!r}, needs .npy or .npz")
+    if condition is not None and suffix == ".npy":
+        raise ValueError(f"{path}: a .npy file has no second array {condition} for the condition: save both in a .npz file")
     with open(path, "rb") as file:
         try:
-            x, labels = (_read_npy if suffix == ".npy" else _read_npz)(file, path.stat().st_size)
+            n_bytes = path.stat().st_size
+            x, labels, given = _read_npy(file, n_bytes) if suffix == ".npy" else _read_npz(file, n_bytes, condition)
         except MemoryError:
             raise
         except Exception as error:  # damaged bytes raise a dozen kinds of exception in zipfile, zlib, ast and NumPy
             got = " ".join(str(error).split()) or type(error).__name__
-            raise ValueError(f"{path}: cannot be used ({got}), needs {NEEDS[suffix]}") from error
+            also = "" if condition is None else f", and an array {condition} for the condition"
+            raise ValueError(f"{path}: cannot be used ({got}), needs {NEEDS[suffix]}{also}") from error
     image_shape = _without_channel(x.shape[1:]) if x.ndim > 2 else None
     if image_shape:
         x = x.reshape(len(x), math.prod(image_shape))  # (n, ...) -> (n, D)
-    return Arrays(as_rows(x, name=str(path)), _as_labels(labels, len(x), path), image_shape)
+    if condition is not None:
+        given = as_condition(given, len(x), f"{path}: the condition {condition}")
+    return Arrays(as_rows(x, name=str(path)), _as_labels(labels, len(x), path), image_shape, given)
 
 
 def _without_channel(shape):
@@ -79,6 +88,25 @@ def as_rows(x, name="x"):
     return x
 
 
+def as_condition(values, n, name="condition"):
+    """What x is modelled given, of n rows: class numbers (n,) int64, or floats (n, C), float32 unless the values are float64.
+
+    values: (n,) of integers or bool are the numbers 0 ... C − 1 of classes; other (n,) and all (n, C) are finite numbers, taken
+    as they are. Raises ValueError, calling them `name`, for anything else, and for more than MAX_CLASSES classes.
+    """
+    values = checks.plain_array(name, values)
+    if values.dtype.kind not in "fiub" or values.ndim not in (1, 2) or len(values) != n or values.size == 0:
+        raise ValueError(f"{name} must be real numbers of shape ({n},) or ({n}, C); got {values.dtype} of shape {values.shape}")
+    if values.ndim == 1 and values.dtype.kind != "f":
+        low, high = values.min(), values.max()
+        if low < 0 or high >= MAX_CLASSES:
+            raise ValueError(f"{name} must be class numbers from 0 to at most {MAX_CLASSES - 1} where it holds integers; got "
+                             f"values from {low} to {high}: a quantity is saved as floats")  # fmt: skip
+        return values.astype(np.int64)
+    kept = np.float64 if _kept_dtype(values.dtype) == np.float64 else np.float32
+    return checks.converted(name, values.reshape(n, -1), kept)  # (n,) -> (n, 1)
+
+
 def _kept_dtype(dtype):
     if dtype in (np.bool_, np.uint8):
         return dtype
@@ -94,18 +122,19 @@ def _as_labels(labels, n, path):
 
 
 def _read_npy(file, n_bytes):
-    return files.read_npy(file, n_bytes), None
+    return files.read_npy(file, n_bytes), None, None
 
 
-def _read_npz(file, n_bytes):
+def _read_npz(file, n_bytes, condition):
     names = []
 
     def wanted(shapes):
-        names.extend([_choose_x(shapes), *[name for name in LABELS if name in shapes][:1]])
+        names.extend([_choose_x(shapes, condition), *[name for name in LABELS if name in shapes][:1]])
         return names[:1]
 
     x = files.read_npz(file, n_bytes, wanted)[names[0]]
-    return x, _read_labels(file, n_bytes, names[1]) if len(names) > 1 else None
+    labels = _read_labels(file, n_bytes, names[1]) if len(names) > 1 else None
+    return x, labels, None if condition is None else files.read_npz(file, n_bytes, lambda _: [condition])[condition]
 
 
 def _read_labels(file, n_bytes, name):
@@ -117,10 +146,11 @@ def _read_labels(file, n_bytes, name):
         return None
 
 
-def _choose_x(shapes):
-    candidates = [name for name, shape in shapes.items() if len(shape) >= 2 and name not in LABELS]
-    if "x" in shapes:
-        return "x"
-    if len(candidates) == 1:
-        return candidates[0]
+def _choose_x(shapes, condition):
+    candidates = [name for name, shape in shapes.items() if len(shape) >= 2 and name not in (*LABELS, condition)]
+    if condition is None or condition in shapes:
+        if "x" in shapes and condition != "x":
+            return "x"
+        if len(candidates) == 1:
+            return candidates[0]
     raise ValueError("arrays " + (", ".join(f"{name} {shape}" for name, shape in shapes.items()) or "none"))
