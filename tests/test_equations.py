@@ -6,18 +6,21 @@ from pathlib import Path
 import pytest
 from test_labels import LABELLED_FILES, OPS, labels_on_code_lines
 
+from npvae.models.likelihoods import LIKELIHOODS
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
 TABLES = re.search(r"<!-- equations -->\n(.*?)<!-- end -->", PAGE, re.DOTALL)[1]
+DISTRIBUTIONS = re.search(r"<!-- distributions -->\n(.*?)<!-- end -->", PAGE, re.DOTALL)[1]
 LECTURES = ["lectures (2024)", "lectures (2025)", "Lamacraft", "Shiu"]
 
 
 def rows(tables):
-    """(section, equation, file, quoted lines) of each row."""
+    """(section or distribution, equation, file, quoted lines) of each row."""
     found = []
     for line in tables.splitlines():
-        if line.startswith("| ") and not line.startswith("| section |"):
-            section, equation, file, quoted = (cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1])
+        if line.startswith("| ") and not line.startswith(("| section |", "| distribution |")):
+            section, equation, file, quoted, *_ = (cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1])
             found.append((section, equation, file.strip("`"), re.findall(r"`([^`]+)`", quoted)))
     return found
 
@@ -39,6 +42,15 @@ def complaints(tables, root=ROOT):
 
 def test_every_quoted_line_stands_in_its_file():
     assert complaints(TABLES) == []
+
+
+def test_every_distribution_has_its_line_and_its_test():
+    assert complaints(DISTRIBUTIONS) == []
+    tests = re.findall(r"`(\w+\.py)::(test_\w+)` \|$", DISTRIBUTIONS, re.MULTILINE)
+    assert len(tests) == len(rows(DISTRIBUTIONS)) >= 15
+    for file, name in tests:
+        assert f"\ndef {name}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), name
+    assert {name for name in LIKELIHOODS if f"`{name}`" not in DISTRIBUTIONS} == set()
 
 
 def test_the_table_covers_the_four_lectures():
