@@ -17,7 +17,7 @@ def lattice_rows(n=200, D=16, seed=0):
 
 
 def rows_for(model, n, seed=0):
-    """Rows (n, D) of float64 of the kind that the model describes (`data_kind`): zeros and ones, real numbers, or levels/255."""
+    """Rows (n, D) of float64 of the model's data_kind: zeros and ones, real numbers, or levels/255."""
     rng, shape = np.random.default_rng(seed), (n, model.n_features)
     return {"binary": lambda: (rng.random(shape) < 0.5).astype(float), "real": lambda: rng.standard_normal(shape),
             "levels": lambda: rng.integers(0, 256, shape) / 255}[model.data_kind]()  # fmt: skip

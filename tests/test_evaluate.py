@@ -4,9 +4,16 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
+from small_models import rows_for
 
 import npvae
+from npvae.core.levels import GREY
 from npvae.models import evaluate
+from npvae.models.cvae import ConditionalVAE
+from npvae.models.likelihoods import LOGVAR
+from npvae.models.vae import LIKELIHOODS, POSTERIORS
+from npvae.ops.full_posterior import full_posterior_forward
 
 
 def small_model(n_latent):
@@ -83,6 +90,80 @@ def test_elbo_of_the_exact_posterior_is_log_p():
     bound = evaluate.elbo(model, x, 0, 3000)
     assert bound.elbo == pytest.approx(log_p.mean(), abs=5 * bound.standard_error)
     assert bound.elbo == -bound.nll - bound.kl
+
+
+class DecoderGiven(npvae.VAE):
+    """A linear Gaussian model of which only the encoder is trained, with noise over which its loss has the exact mean.
+
+    Of a linear decoder nll is quadratic in eps, and the points ±√L e_l have the mean 0 and the covariance I.
+    """
+
+    def draw(self, rng, x, **_):
+        L = self.n_latent
+        points = math.sqrt(L) * np.concatenate([np.eye(L), -np.eye(L)])  # (2L, L)
+        return np.repeat(points[:, None], len(x), axis=1)
+
+    def backward(self, cache, dloss=1.0, out=None):
+        grads = super().backward(cache, dloss, out)
+        for name in ("likelihood.W", "likelihood.b"):
+            grads[name][:] = 0
+        return grads
+
+
+def correlated(posterior, sigma=0.7):
+    """A linear model with loadings that are not orthogonal, so that z are correlated given x; some data; and what is exact:
+    log p(x) of each, the precision of p(z|x), and its mean as slope (D, L) and offset (L,) of x."""
+    model = DecoderGiven(5, 3, (), likelihood="gaussian", sigma=sigma, dtype="float64", backend="numpy", posterior=posterior)
+    rng = np.random.default_rng(8)
+    W, b = rng.standard_normal((3, 5)) + 1.5 * rng.standard_normal(5), rng.standard_normal(5)
+    model.parameters.update({"likelihood.W": W, "likelihood.b": b})
+    covariance = W.T @ W + sigma**2 * np.eye(5)
+    x = rng.multivariate_normal(b, covariance, 40)
+    precision = np.eye(3) + W @ W.T / sigma**2
+    slope = W.T @ np.linalg.inv(precision) / sigma**2
+    log_p = scipy.stats.multivariate_normal(b, covariance).logpdf(x)
+    return model, x, log_p, precision, (slope, -b @ slope)
+
+
+def exact_elbo(model, x):
+    return -model.forward(x, model.draw(None, x))[0].loss
+
+
+def gap(precision):
+    """KL(q ‖ p(z|x)) of the best q without correlations, N(mean, diag(1/Λ_ll)): ½ (Σ_l log Λ_ll − log det Λ), Λ the
+    precision."""
+    return 0.5 * (np.log(np.diag(precision)).sum() - np.linalg.slogdet(precision)[1])
+
+
+def test_the_exact_full_posterior_reaches_log_p_and_the_best_diagonal_one_is_short_by_the_gap():
+    elbos = {}
+    for posterior in POSTERIORS:
+        model, x, log_p, precision, (slope, offset) = correlated(posterior)
+        factor = np.linalg.cholesky(np.linalg.inv(precision))
+        full = np.concatenate([np.log(np.diag(factor) ** 2), factor[np.tril_indices(3, -1)]])
+        model.parameters["posterior.W"][:] = 0
+        model.parameters["posterior.W"][:, :3] = slope
+        model.parameters["posterior.b"][:3] = offset
+        model.parameters["posterior.b"][3:] = full if posterior == "full" else -np.log(np.diag(precision))
+        elbos[posterior] = exact_elbo(model, x)
+        if posterior == "full":  # and every importance weight is p(x)
+            np.testing.assert_allclose(evaluate.log_likelihood(model, x, 1, 0), log_p, rtol=1e-11)
+    assert elbos["full"] == pytest.approx(log_p.mean(), abs=1e-11)
+    assert gap(precision) > 0.4
+    assert elbos["diagonal"] == pytest.approx(log_p.mean() - gap(precision), abs=1e-11)
+
+
+@pytest.mark.parametrize("posterior", POSTERIORS)
+def test_trained_the_full_posterior_reaches_log_p_and_the_diagonal_one_does_not(posterior):
+    """From random weights, with the decoder as it is."""
+    model, x, log_p, precision, _ = correlated(posterior)
+    decoder = model.parameters["likelihood.W"].copy()
+    npvae.fit_lbfgs(model, x, iterations=400, progress=False)
+    np.testing.assert_array_equal(model.parameters["likelihood.W"], decoder)
+    short = gap(precision) if posterior == "diagonal" else 0
+    assert exact_elbo(model, x) == pytest.approx(log_p.mean() - short, abs=1e-5)
+    weighted = evaluate.log_likelihood(model, x, 2000, 0).mean()  # which many samples bring to log p(x) all the same
+    assert weighted == pytest.approx(log_p.mean(), abs=0.05 if posterior == "diagonal" else 1e-3)
 
 
 def test_the_kl_of_the_elbo_has_no_noise():
@@ -216,9 +297,9 @@ def test_numbers_of_samples_that_cannot_be_are_refused(n_samples):
 class Encoder(npvae.VAE):
     """A model whose posteriors are given: row i of the data, which is i, has mu[i] and logvar[i]."""
 
-    def encode(self, x):
+    def encoder_output(self, x):
         index = x[:, 0].astype(int)
-        return self.mu[index], self.logvar[index]
+        return np.hstack([self.mu[index], self.logvar[index]])
 
 
 def encoder(mu, logvar):
@@ -264,3 +345,179 @@ def test_kl_parts_pass_by_pass_are_the_same(monkeypatch):
     monkeypatch.setattr(evaluate, "PAIRS_PER_PASS", 25)
     monkeypatch.setattr(evaluate, "ROWS_PER_PASS", 4)
     assert evaluate.kl_parts(model, x, 0) == pytest.approx(whole, rel=1e-12)
+
+
+# ---- a full posterior ----
+
+
+def full_model(n_rows=7, n_latent=3):
+    model = npvae.VAE(4, n_latent, (3,), "tanh", "gaussian", "numpy", "float64", seed=2, posterior="full")
+    model.theta += 0.3 * np.random.default_rng(1).standard_normal(model.theta.size)
+    return model, np.random.default_rng(2).standard_normal((n_rows, 4))
+
+
+def test_kl_parts_of_a_full_posterior_are_those_of_all_pairs_by_scipy(monkeypatch):
+    model, x = full_model()
+    (mu, factor), _ = full_posterior_forward(model.encoder_output(x))
+    assert np.abs(np.tril(factor, -1)).max() > 0.3
+    z = mu + (factor @ np.random.default_rng(0).standard_normal(mu.shape)[..., None])[..., 0]
+    log_q = np.array([scipy.stats.multivariate_normal(m, F @ F.T).logpdf(z) for m, F in zip(mu, factor)])  # (posterior, z)
+    information = np.mean(np.diag(log_q) - np.log(np.exp(log_q).mean(axis=0)))
+    kl = np.mean([0.5 * (np.trace(F @ F.T) + m @ m - 3 - np.linalg.slogdet(F @ F.T)[1]) for m, F in zip(mu, factor)])
+    assert evaluate.kl_per_dimension(model, x).sum() == pytest.approx(kl, rel=1e-12)
+    assert evaluate.kl_parts(model, x, 0) == pytest.approx((information, kl - information), rel=1e-11)
+    monkeypatch.setattr(evaluate, "PAIRS_PER_PASS", 50)  # two posteriors at a time
+    monkeypatch.setattr(evaluate, "ROWS_PER_PASS", 4)
+    assert evaluate.kl_parts(model, x, 0) == pytest.approx((information, kl - information), rel=1e-11)
+
+
+def test_without_correlations_a_full_posterior_has_the_parts_of_the_diagonal_one():
+    model, x = full_model()
+    model.parameters["posterior.W"][:, 6:] = model.parameters["posterior.b"][6:] = 0
+    twin = npvae.VAE(4, 3, (3,), "tanh", "gaussian", "numpy", "float64")
+    twin.parameters.update({name: value[..., :6] if name.startswith("posterior") else value
+                            for name, value in model.parameters.items()})  # fmt: skip
+    assert evaluate.kl_parts(model, x, 4) == pytest.approx(evaluate.kl_parts(twin, x, 4), rel=1e-12)
+    np.testing.assert_allclose(evaluate.kl_per_dimension(model, x), evaluate.kl_per_dimension(twin, x), rtol=1e-12)
+    np.testing.assert_allclose(evaluate.log_likelihood(model, x, 5, 1), evaluate.log_likelihood(twin, x, 5, 1), rtol=1e-12)
+    assert evaluate.elbo(model, x, 1, 3) == pytest.approx(evaluate.elbo(twin, x, 1, 3), rel=1e-12)
+
+
+# ---- conditional models ----
+
+
+def conditional_linear_gaussian(prior, sigma=0.4):
+    """p(x|c) = N(Wᵀ m(c) + Vᵀ c + b, Wᵀ S W + σ² I) with the prior N(m(c), S), and its exact posterior: W orthogonal."""
+    model = ConditionalVAE(5, 2, 2, (), likelihood="gaussian", sigma=sigma, dtype="float64", backend="numpy", prior=prior)
+    rng = np.random.default_rng(6)
+    W = np.linalg.qr(rng.standard_normal((5, 2)))[0].T * [[1.5], [0.7]]  # (L, D), rows orthogonal
+    V, b, A, a = rng.standard_normal((2, 5)), rng.standard_normal(5), rng.standard_normal((2, 2)), rng.standard_normal(2)
+    logvar_p = np.array([0.6, -0.9])
+    if prior == "standard":
+        A, a, logvar_p = 0 * A, 0 * a, 0 * logvar_p
+    else:
+        model.parameters.update({"prior.W": np.hstack([A, np.zeros((2, 2))]), "prior.b": np.concatenate([a, logvar_p])})
+    precision_p = np.exp(-logvar_p)
+    precision = precision_p + (W**2).sum(axis=1) / sigma**2  # of p(z|x, c), diagonal
+    to_mu = np.vstack([W.T / sigma**2, A * precision_p - V @ W.T / sigma**2]) / precision  # (D + C, L)
+    model.parameters.update({
+        "likelihood.W": np.vstack([W, V]), "likelihood.b": b,
+        "posterior.W": np.hstack([to_mu, np.zeros((7, 2))]),
+        "posterior.b": np.concatenate([(a * precision_p - b @ W.T / sigma**2) / precision, -np.log(precision)]),
+    })  # fmt: skip
+    condition = rng.standard_normal((20, 2))
+    means = (condition @ A + a) @ W + condition @ V + b
+    p_x = scipy.stats.multivariate_normal(cov=W.T * np.exp(logvar_p) @ W + sigma**2 * np.eye(5))
+    x = means + p_x.rvs(20, random_state=9)
+    return model, (x, condition), p_x.logpdf(x - means)
+
+
+@pytest.mark.parametrize("prior", ["standard", "learned"])
+def test_of_a_linear_conditional_model_with_its_exact_posterior_every_weight_is_p_of_x(prior, monkeypatch):
+    model, batch, log_p = conditional_linear_gaussian(prior)
+    bound = evaluate.elbo(model, batch, 0, 1000)
+    assert bound.elbo == pytest.approx(log_p.mean(), abs=5 * bound.standard_error)
+    for rows_per_pass in (2000, 3):
+        monkeypatch.setattr(evaluate, "ROWS_PER_PASS", rows_per_pass)
+        np.testing.assert_allclose(evaluate.log_likelihood(model, batch, 4, 0), log_p, rtol=1e-11)
+    np.testing.assert_allclose(model.log_likelihood(*batch, 2, 0), log_p, rtol=1e-11)
+    mu, logvar = evaluate.posterior(model, batch)
+    for whole, once in zip((mu, logvar), model.encode(*batch)):
+        np.testing.assert_allclose(whole, once, rtol=1e-12)
+
+
+@pytest.mark.parametrize("prior", ["standard", "learned"])
+def test_conditional_bounds_are_below_log_p_by_quadrature(prior):
+    """A lively model of zeros and ones, whose prior's mean and variance depend on the condition."""
+    model = ConditionalVAE(6, 2, 1, (4,), "tanh", dtype="float64", backend="numpy", prior=prior)
+    model.theta = np.random.default_rng(3).standard_normal(model.theta.size)
+    model.parameters["posterior.W"][:] *= 0.3
+    model.parameters["posterior.b"][:] = [0, 1]  # wide enough to cover p(z|x, c)
+    x, labels = (np.random.default_rng(4).random((5, 6)) < 0.5).astype(float), np.array([0, 1, 1, 0, 1])
+    z = np.linspace(-12, 12, 2001)[:, None]
+    exact = []
+    for row, label in zip(x, labels):
+        mu, logvar = model.prior_output(np.eye(2)[[label]])[0] if prior == "learned" else (0, 0)
+        p = model.decode(z, np.full(len(z), label))
+        joint = np.exp(np.log(np.where(row == 1, p, 1 - p)).sum(axis=1)) * scipy.stats.norm.pdf(z[:, 0], mu, np.exp(logvar / 2))
+        exact.append(np.log(np.trapezoid(joint, z[:, 0])))
+    estimates = [evaluate.log_likelihood(model, (x, labels), 10_000, seed) for seed in range(4)]
+    error = np.std(estimates, axis=0, ddof=1) / 2
+    assert (np.abs(np.mean(estimates, axis=0) - exact) < 5 * error + 1e-3).all()
+    many = np.tile(x, (2000, 1)), np.tile(labels, 2000)
+    for i in range(5):
+        bound = evaluate.elbo(model, tuple(array[i::5] for array in many), 1, 2)
+        assert bound.elbo < exact[i] + 3 * bound.standard_error
+        few = evaluate.log_likelihood(model, tuple(array[i::5] for array in many), 5, 1)
+        spread = few.std() / math.sqrt(2000)
+        assert bound.elbo - 3 * bound.standard_error < few.mean() + 3 * spread
+        assert few.mean() < exact[i] + 3 * spread
+
+
+# ---- measures ----
+
+MEASURES = ["elbo", "nll", "kl", "mutual_information", "aggregate_kl", "elbo_standard_error", "elbo_samples", "log_likelihood",
+            "log_likelihood_samples", "bits_per_dimension", "active_units", "n_latent", "kl_per_dimension"]  # fmt: skip
+DENSITY, LEVEL = "of a density in the units of x: it may be negative", "of the grey levels 0 to 255"
+WITH_SIGMA = ("gaussian_global", "gaussian_learned")
+
+
+def measures_of(model, *batch):
+    return {measure.name: measure for measure in model.measure(*batch, n_samples=2)}
+
+
+@pytest.mark.parametrize("posterior", POSTERIORS)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_measures_of_each_likelihood_have_its_units(likelihood, posterior):
+    model = npvae.VAE(4, 2, (3,), likelihood=likelihood, backend="numpy", posterior=posterior)
+    found = measures_of(model, rows_for(model, 12))
+    assert set(found) == {*MEASURES, *(["sigma", "sigma_at_floor"] if likelihood in WITH_SIGMA else [])}
+    bits = found["bits_per_dimension"]
+    assert bits.unit == "bits"
+    assert bits.note == {"binary": "", "levels": LEVEL, "real": DENSITY}[model.data_kind]
+    for name in ("elbo", "log_likelihood"):
+        assert bits.value[name] == pytest.approx(-found[name].value / (4 * math.log(2)), rel=1e-12)
+        assert found[name].unit == "nats"
+    assert found["kl"].value == pytest.approx(found["mutual_information"].value + found["aggregate_kl"].value, rel=1e-6)
+    assert "log p(x) is at least this" in found["log_likelihood"].note
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_grey_bytes_have_bits_of_a_level_whatever_the_likelihood(likelihood):
+    """Of a density as a figure of its own, of levels as the one there is; of zeros and ones drawn from them there is none."""
+    grey = np.random.default_rng(0).integers(0, 256, (30, 4), np.uint8)
+    model = npvae.VAE(4, 2, (3,), likelihood=likelihood, backend="numpy")
+    npvae.fit(model, grey, epochs=1, progress=False)
+    assert evaluate.levels.kept_by(model) == GREY
+    found = measures_of(model, grey)
+    assert ("bits_per_grey_level" in found) == likelihood.startswith("gaussian")
+
+
+@pytest.mark.parametrize("prior", ["standard", "learned"])
+def test_measures_of_a_conditional_model_name_the_condition_and_leave_out_the_parts(prior):
+    for likelihood in LIKELIHOODS:
+        model = ConditionalVAE(4, 3, 2, (3,), likelihood=likelihood, backend="numpy", prior=prior)
+        batch = rows_for(model, 12), np.arange(12) % 3
+        found = measures_of(model, *batch)
+        wanted = [name for name in MEASURES if name not in ("mutual_information", "aggregate_kl")]
+        assert set(found) == {*wanted, *(["sigma", "sigma_at_floor"] if likelihood in WITH_SIGMA else [])}
+        assert found["log_likelihood"].note.startswith("log p(x|condition) is at least this")
+        assert found["kl"].note == "KL(q(z|x, condition) ‖ p(z|condition))"
+        assert found["kl"].value == pytest.approx(sum(found["kl_per_dimension"].value), rel=1e-6)
+
+
+def test_sigma_is_that_of_the_likelihood_and_its_share_at_the_floor_is_counted():
+    model = npvae.VAE(4, 1, (), likelihood="gaussian_global", backend="numpy", min_sigma=0.1)
+    x = rows_for(model, 12)
+    for logvar, sigma, share in [(-1.0, math.exp(-0.5), 0), (-9.0, 0.1, 1)]:
+        model.parameters[LOGVAR] = logvar
+        found = measures_of(model, x)
+        assert found["sigma"].value == pytest.approx(sigma, rel=1e-6)
+        assert found["sigma_at_floor"].value == share
+    model = npvae.VAE(4, 1, (), likelihood="gaussian_learned", backend="numpy", min_sigma=0.1)
+    model.parameters["likelihood.W"][:] = 0
+    model.parameters["likelihood.b"][4:] = [-1, -9, 0.5, -2]
+    found = measures_of(model, x)
+    assert found["sigma"].value == pytest.approx(math.exp((-1 + 2 * math.log(0.1) + 0.5 - 2) / 8), rel=1e-6)
+    assert found["sigma_at_floor"].value == 0.25
+    assert found["sigma"].note == "at mu(x), geometric mean; 25.0% lie on the floor min_sigma = 0.1"

@@ -31,7 +31,12 @@ MODELS = {
     "autoencoder": lambda: Autoencoder(D, 2, (4,), backend="numpy"),
     "flow": lambda: Flow(D, 2, (4,), backend="numpy"),
 }
+OF_LEVELS = {
+    "vae beta_binomial": lambda: small_model(likelihood="beta_binomial"),
+    "vae categorical": lambda: small_model(likelihood="categorical"),
+}
 every_model = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+also_of_levels = pytest.mark.parametrize("make", [*MODELS.values(), *OF_LEVELS.values()], ids=[*MODELS, *OF_LEVELS])
 
 
 def trained(make, x, x_val=None):
@@ -100,7 +105,7 @@ def test_what_cannot_be_known_is_refused_in_one_line():
 # ---- one meaning at every entrance ----
 
 
-@every_model
+@also_of_levels
 def test_grey_levels_are_the_same_at_every_entrance(make):
     model = trained(make, FACES)
     floats = FACES * np.float32(GREY)
@@ -111,7 +116,7 @@ def test_grey_levels_are_the_same_at_every_entrance(make):
         np.testing.assert_allclose(numbers(value), numbers(expected[name]), rtol=1e-4, atol=1e-6, err_msg=name)
 
 
-@every_model
+@also_of_levels
 def test_a_dark_row_means_the_same_alone_and_beside_others(make):
     model = trained(make, FACES)
     dark = np.eye(D, dtype=np.uint8)[:1]
@@ -144,6 +149,31 @@ def test_a_new_model_takes_what_is_clear_and_asks_for_the_rest(make):
     assert levels.kept_by(model) is None  # looking decides nothing
     npvae.fit(model, FACES / 255, epochs=1, progress=False)
     assert levels.kept_by(model) is None  # nor do floats
+
+
+@pytest.mark.parametrize("make", OF_LEVELS.values(), ids=OF_LEVELS)
+def test_for_a_model_of_levels_bytes_are_grey_whatever_they_are(make, tmp_path):
+    """New or trained on dark bytes: there are no zeros and ones to mistake them for."""
+    model = make()
+    for _ in range(2):
+        assert levels.kept_by(model) == GREY
+        for x in (DARK, FACES, np.zeros((2, D), np.uint8)):
+            np.testing.assert_allclose(model.check(x)[0], x / 255, rtol=1e-6)
+        np.testing.assert_allclose(npvae.model_input(model, DARK), DARK / 255, rtol=1e-6)
+        npvae.fit(model, DARK, FACES, epochs=1, progress=False)
+    model.save(tmp_path / "model.npz")
+    assert levels.kept_by(npvae.VAE.load(tmp_path / "model.npz")) == GREY
+
+
+def test_levels_are_recognised_within_rounding():
+    grey = np.arange(256.0)[None]
+    for x in ((grey / 255).astype(np.float32), grey / 255 + 3e-6, grey * np.float32(GREY)):
+        np.testing.assert_array_equal(levels.levels_of(levels.check_levels("x", x)), grey)
+    for wrong in (grey / 255 + 5e-6, grey / 256, -grey / 255, np.array([[0.5, 0.0]])):
+        with pytest.raises(ValueError, match=r"^faces must hold grey levels k/255, k = 0 to 255, [^\n]*; got"):
+            levels.check_levels("faces", wrong)
+    with pytest.raises(ValueError, match=r"got 200 \(if these are levels from 0 to 255, give them as uint8, [^\n]*\)$"):
+        levels.check_levels("faces", np.array([[0.0, 1.0, 200.0]]))
 
 
 def test_validation_rows_are_read_as_the_training_rows_were():

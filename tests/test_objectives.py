@@ -103,6 +103,37 @@ def test_an_objective_is_made_of_the_ops_of_the_table(backend):
     assert objectives.objective_ops(ops, "elbo", 0.25).bound_forward(nll, kl, 2.0)[0] == 1 + 2 * 0.5
 
 
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_each_posterior_has_its_pair_for_each_objective(backend):
+    ops = npvae.models.backend.load_ops(backend)
+    pairs = {
+        ("elbo", "diagonal"): (ops.latent_forward, ops.latent_backward),
+        ("iwae", "diagonal"): (ops.latent_sampled_forward, ops.latent_sampled_backward),
+        ("elbo", "full"): (ops.full_latent_forward, ops.full_latent_backward),
+        ("iwae", "full"): (ops.full_latent_sampled_forward, ops.full_latent_sampled_backward),
+        ("elbo", "prior"): (ops.prior_latent_forward, ops.prior_latent_backward),
+        ("iwae", "prior"): (ops.prior_latent_sampled_forward, ops.prior_latent_sampled_backward),
+    }
+    for (objective, posterior), pair in pairs.items():
+        assert objectives.latent_ops(ops, objective, posterior) == pair
+        assert objectives.objective_ops(ops, objective, posterior=posterior)[:2] == pair
+    assert len(set(pairs.values())) == 6
+    assert objectives.objective_ops(ops, "elbo", 0.1, posterior="full")[:2] == pairs["elbo", "full"]
+
+
+@pytest.mark.parametrize("settings", [{"free_bits_per_dimension": 0.22}, {"free_bits_total": 1.0}])
+def test_free_bits_of_a_full_posterior_look_at_its_parts(settings):
+    rng = np.random.default_rng(2)
+    model = npvae.VAE(5, 3, (4,), "tanh", dtype="float64", backend="numpy", seed=3, posterior="full")
+    x, eps = (rng.random((6, 5)) < 0.5).astype(float), rng.standard_normal((6, 3))
+    terms, _ = model.forward(x, eps, 0.7, **settings)
+    parts = npvae.evaluate.kl_per_dimension(model, x)
+    assert parts.min() < 0.22 < parts.max() < parts.sum() < 1  # both have something to give away
+    kl = np.maximum(parts, 0.22).sum() if "free_bits_per_dimension" in settings else 1.0
+    assert terms.loss == pytest.approx(terms.nll + 0.7 * kl, rel=1e-13)
+    assert terms.kl == pytest.approx(parts.sum(), rel=1e-13)
+
+
 def test_every_option_has_a_default_that_passes_its_own_check_and_is_a_setting_of_forward():
     settings = {}
     for option in objectives.OPTIONS:

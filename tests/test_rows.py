@@ -27,6 +27,21 @@ def test_bytes_are_grey_levels_and_other_types_are_values():
     np.testing.assert_array_equal(npvae.model_input(bernoulli, grey, 0), npvae.model_input(bernoulli, grey, 0))
 
 
+@pytest.mark.parametrize("likelihood", ["beta_binomial", "categorical"])
+def test_for_a_likelihood_of_levels_all_bytes_are_grey_and_none_is_drawn(likelihood):
+    model = small_model(likelihood=likelihood)
+    for grey in (np.tile(np.arange(0, 256, 17, dtype=np.uint8), (3, 1)), np.eye(16, dtype=np.uint8)):
+        rows = Rows.of(model, grey, "x")
+        assert not rows.binarize
+        (batch,) = rows.batch(np.arange(3), np.random.default_rng(0))
+        np.testing.assert_allclose(batch, grey[:3] / 255, rtol=1e-6)
+        np.testing.assert_array_equal(model.check(batch)[0], batch)  # rounded to float32 they are levels still
+    halves = np.full((2 * ROWS_PER_CHECK, 16), 1.0)
+    halves[-1, -1] = 0.5
+    with pytest.raises(ValueError, match=r"^faces cannot be used: x must hold grey levels k/255, .*; got 0\.5$"):
+        Rows.of(model, halves, "faces")
+
+
 def test_a_batch_holds_the_rows_asked_for_as_the_model_s_dtype():
     x = np.arange(80).reshape(5, 16)
     for dtype in ("float32", "float64"):

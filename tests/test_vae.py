@@ -5,12 +5,14 @@ import math
 
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 
 import npvae
 from npvae.core.parameters import views_of, zeros
 from npvae.models.backend import load_ops
-from npvae.models.vae import LIKELIHOODS
+from npvae.models.vae import LIKELIHOODS, POSTERIORS
+from npvae.ops import bounds
 
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "softplus", "silu")
 DEPTHS = ((), (5,), (5, 4), (6, 5, 4))
@@ -20,23 +22,25 @@ BACKENDS = ("numpy", "numba")
 def problem(hidden=(5,), activation="tanh", likelihood="bernoulli", backend="numpy", dtype="float64", B=3, S=None, **options):
     """A small model with generic biases, a batch of data and noise."""
     rng = np.random.default_rng(1)
-    model = npvae.VAE(7, 2, hidden, activation, likelihood, backend, dtype, seed=3, **options)
+    n_features = 2 if likelihood == "categorical" else 7  # a categorical one has 256 outputs for each
+    model = npvae.VAE(n_features, 2, hidden, activation, likelihood, backend, dtype, seed=3, **options)
     for name, value in model.parameters.items():
-        if name.endswith(".b"):
+        if name.endswith((".b", ".logvar")):
             value[:] = 0.3 * rng.standard_normal(value.shape)
-    x = rng.random((B, 7)) if likelihood == "bernoulli" else rng.standard_normal((B, 7))
+    draw = {"binary": rng.random, "real": rng.standard_normal, "levels": lambda shape: rng.integers(0, 256, shape) / 255}
+    x = draw[model.data_kind]((B, n_features))
     x.flat[:2] = (0, 1)
     eps = rng.standard_normal((B, 2) if S is None else (S, B, 2))
     return model, x, eps
 
 
-def complex_step_gradient(model, x, eps, beta):
+def complex_step_gradient(model, x, eps, beta, objective="elbo"):
     """d loss/d theta, one parameter after the other: Im loss(theta + ih e_k)/h with h = 1e-20."""
     twin = model.copy(dtype="complex128", backend="numpy")
     gradient = np.empty(model.theta.size)
     for k in range(gradient.size):
         twin.theta[k] += 1e-20j
-        gradient[k] = twin.forward(x, eps, beta)[0].loss.imag / 1e-20
+        gradient[k] = twin.forward(x, eps, beta, objective, check=False)[0].loss.imag / 1e-20
         twin.theta[k] = model.theta[k]
     return gradient
 
@@ -46,12 +50,23 @@ def flat(grads):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
 @pytest.mark.parametrize(("activation", "hidden"), [*itertools.product(["tanh"], DEPTHS), *((a, (5, 4)) for a in ACTIVATIONS)])
 def test_gradient_of_the_model_is_that_of_the_complex_step(hidden, activation, likelihood, backend):
     model, x, eps = problem(hidden, activation, likelihood, backend)
     grads = model.backward(model.forward(x, eps)[1])
     expected = complex_step_gradient(model, x, eps, 1.0)
+    assert np.abs(flat(grads) - expected).max() <= 1e-12 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("posterior", POSTERIORS)
+@pytest.mark.parametrize("objective", bounds.OBJECTIVES)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_gradient_of_every_distribution_is_that_of_the_complex_step(likelihood, objective, posterior, backend):
+    model, x, eps = problem((3,), "tanh", likelihood, backend, B=2, S=2, posterior=posterior)
+    grads = model.backward(model.forward(x, eps, 0.7, objective)[1])
+    expected = complex_step_gradient(model, x, eps, 0.7, objective)
     assert np.abs(flat(grads) - expected).max() <= 1e-12 * np.abs(expected).max()
 
 
@@ -78,10 +93,11 @@ def test_gradient_by_finite_differences(hidden):
     assert np.linalg.norm(gradient - expected) <= 1e-6 * np.linalg.norm(expected)
 
 
+@pytest.mark.parametrize("posterior", POSTERIORS)
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_float32_agrees_with_float64_and_stays_float32(likelihood, backend):
-    model, x, eps = problem((6, 5), "relu", likelihood, backend, S=2)
+def test_float32_agrees_with_float64_and_stays_float32(likelihood, posterior, backend):
+    model, x, eps = problem((6, 5), "relu", likelihood, backend, S=2, posterior=posterior)
     single = model.copy(dtype="float32")
     terms, cache = model.forward(x, eps)
     terms32, cache32 = single.forward(x, eps)
@@ -106,6 +122,19 @@ def test_parameters_are_named_views_of_theta_in_the_contract_s_order():
     np.testing.assert_array_equal(flat(model.parameters), model.theta)
     model.theta = np.arange(model.theta.size)  # assignment copies: the views stay
     assert model.parameters["likelihood.b"][-1] == model.theta.size - 1
+
+
+def test_other_distributions_have_wider_outputs_and_the_shared_variance_at_the_end():
+    columns_of = {"gaussian_learned": 14, "beta_binomial": 14, "categorical": 7 * 256, "gaussian_global": 7}
+    for likelihood, columns in columns_of.items():
+        model = npvae.VAE(7, 3, (5,), likelihood=likelihood, posterior="full")
+        shapes = {name: value.shape for name, value in model.parameters.items()}
+        assert (shapes["posterior.W"], shapes["posterior.b"]) == ((5, 9), (9,))  # L (L + 3)/2
+        assert (shapes["likelihood.W"], shapes["likelihood.b"]) == ((5, columns), (columns,))
+        assert list(shapes) == list(model.shapes(**model.config))
+        last = "likelihood.logvar" if likelihood == "gaussian_global" else "likelihood.b"
+        assert list(shapes)[-1] == last
+    assert npvae.VAE(7, 3, (5,), likelihood="gaussian_global").parameters["likelihood.logvar"].shape == (1,)
 
 
 def test_the_decoder_mirrors_the_encoder():
@@ -144,6 +173,44 @@ def test_gaussian_nll_is_that_of_a_normal_distribution_with_standard_deviation_s
     mu, logvar = model.encode(x)
     log_p = scipy.stats.norm.logpdf(x, model.decode(mu + np.exp(logvar / 2) * eps), 0.3)
     assert model.forward(x, eps)[0].nll == pytest.approx(-log_p.sum() / 3, rel=1e-13)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("likelihood", ["gaussian_global", "gaussian_learned", "beta_binomial", "categorical"])
+def test_other_nlls_are_those_of_their_distributions_by_scipy(likelihood, backend):
+    model, x, eps = problem(likelihood=likelihood, backend=backend)
+    mu, logvar = model.encode(x)
+    output = model.decoder_output(mu + np.exp(logvar / 2) * eps)
+    first, second = np.array_split(output, 2, axis=1)
+    if likelihood == "gaussian_global":
+        log_p = scipy.stats.norm.logpdf(x, output, np.exp(model.parameters["likelihood.logvar"] / 2))
+    elif likelihood == "gaussian_learned":
+        log_p = scipy.stats.norm.logpdf(x, first, np.exp(second / 2))
+    elif likelihood == "beta_binomial":
+        log_p = scipy.stats.betabinom.logpmf(np.rint(255 * x), 255, np.exp(first), np.exp(second))
+    else:
+        logits = output.reshape(3, 2, 256)
+        log_p = scipy.special.log_softmax(logits, axis=-1)[*np.indices((3, 2)), np.rint(255 * x).astype(int)]
+    assert model.forward(x, eps)[0].nll == pytest.approx(-log_p.sum() / 3, rel=1e-11)
+
+
+def test_z_of_a_full_posterior_is_mu_plus_the_factor_times_eps():
+    """The columns of posterior.W: mu, then log F_ll², then F_10, F_20, F_21."""
+    model = npvae.VAE(7, 3, (), likelihood="gaussian", dtype="float64", backend="numpy", posterior="full", sigma=1.0)
+    model.parameters["posterior.W"][:] = 0
+    model.parameters["posterior.b"] = [1, 2, 3, 0, 0.5, -1, 0.1, -0.2, 0.3]
+    factor = np.array([[1, 0, 0], [0.1, np.exp(0.25), 0], [-0.2, 0.3, np.exp(-0.5)]])
+    x, eps = np.zeros((2, 7)), np.array([[1.0, 0, 0], [-1.0, 2, 0.5]])
+    (z, _), _ = model.ops.full_latent_forward(model.encoder_output(x), eps)
+    np.testing.assert_allclose(z, [1, 2, 3] + eps @ factor.T, rtol=1e-15)
+    nll = -scipy.stats.norm.logpdf(x, model.decode(z)).sum() / 2
+    covariance = factor @ factor.T
+    kl = 0.5 * (np.trace(covariance) + 14 - 3 - np.linalg.slogdet(covariance)[1])
+    terms, _ = model.forward(x, eps)
+    np.testing.assert_allclose([terms.nll, terms.kl], [nll, kl], rtol=1e-13)
+    assert terms.clipped == 0
+    model.parameters["posterior.b"] = [50, -50, 3, 21, 0.5, -31, 40, -40, 0.3]  # two of three log-variances
+    assert model.forward(x, eps)[0].clipped == pytest.approx(2 / 3, rel=1e-15)
 
 
 def test_gradient_of_a_batch_is_the_mean_of_its_rows_gradients():
@@ -188,18 +255,13 @@ SETTINGS = [
     {"free_bits_per_dimension": 0.2, "beta": 0.5},
     {"free_bits_total": 0.4},
 ]
+FUSED = ("bernoulli", "gaussian", "gaussian_learned", "beta_binomial")  # the others go through forward and backward
 
 
-@pytest.mark.parametrize("dloss", [1.0, 0.0, -0.4])
-@pytest.mark.parametrize("S", [None, 1, 3])
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_gradient_is_forward_then_backward_for_all_settings_and_upstream_gradients(backend, likelihood, settings, S, dloss):
-    model, x, eps = problem((6, 5), "tanh", likelihood, backend, B=4, S=S, sigma=0.5)
+def assert_gradient_is_forward_then_backward(model, x, eps, dloss, **settings):
     terms, cache = model.forward(x, eps, **settings)
     expected = flat(model.backward(cache, dloss))
-    out, eps = np.full_like(model.theta, np.nan), eps if S else eps[None]  # as `draw` gives it
+    out, eps = np.full_like(model.theta, np.nan), eps if eps.ndim == 3 else eps[None]  # as `draw` gives it
     fresh, _ = model.gradient(x, eps, **settings, dloss=dloss)
     fused, bound = model.gradient(x, eps, **settings, dloss=dloss, out=out, workspace=model.workspace(6, n_samples=3))
     np.testing.assert_allclose(fused, terms, rtol=1e-13)
@@ -207,6 +269,41 @@ def test_gradient_is_forward_then_backward_for_all_settings_and_upstream_gradien
     assert type(fused) is model.Terms
     assert np.abs(out - expected).max() <= 1e-13 * np.abs(expected).max()
     assert np.max(out * out) <= bound < np.inf
+
+
+@pytest.mark.parametrize("dloss", [1.0, 0.0, -0.4])
+@pytest.mark.parametrize("S", [None, 1, 3])
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradient_is_forward_then_backward_for_all_settings_and_upstream_gradients(backend, likelihood, settings, S, dloss):
+    model, x, eps = problem((6, 5), "tanh", likelihood, backend, B=4, S=S, sigma=0.5)
+    assert_gradient_is_forward_then_backward(model, x, eps, dloss, **settings)
+
+
+@pytest.mark.parametrize("settings", [SETTINGS[i] for i in (2, 4, 5)], ids=str)  # each objective once
+@pytest.mark.parametrize("posterior", POSTERIORS)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradient_is_forward_then_backward_for_all_distributions(backend, likelihood, posterior, settings):
+    if backend == "numba" and posterior == "full" and ("objective" in settings) != likelihood.startswith("gaussian"):
+        pytest.skip("one objective for each likelihood: what is compiled of a posterior does not depend on the likelihood")
+    model, x, eps = problem((6, 5), "tanh", likelihood, backend, B=4, S=3, sigma=0.5, posterior=posterior)
+    assert (model.workspace(4) is not None) == (backend == "numba" and likelihood in FUSED)
+    for dloss in (1.0, 0.0, -0.4):
+        assert_gradient_is_forward_then_backward(model, x, eps, dloss, **settings)
+
+
+@pytest.mark.parametrize(("likelihood", "posterior"), [*((name, "diagonal") for name in FUSED), ("bernoulli", "full")])
+def test_the_compiled_gradient_of_float32_is_forward_then_backward(likelihood, posterior):
+    """Up to rounding, also where data that are levels within theirs are made whole again."""
+    model, x, eps = problem((6, 5), "relu", likelihood, "numba", "float32", B=4, S=2, sigma=0.5, posterior=posterior)
+    (x,), eps = model.check(x.round(6) if model.data_kind == "levels" else x), eps.astype(np.float32)
+    terms, cache = model.forward(x, eps)
+    expected = flat(model.backward(cache))
+    out = np.empty_like(model.theta)
+    np.testing.assert_allclose(model.gradient(x, eps, out=out)[0], terms, rtol=1e-6)
+    assert np.abs(out - expected).max() <= 2e-6 * np.abs(expected).max()
 
 
 def test_dloss_is_an_upstream_gradient():
@@ -269,8 +366,9 @@ def test_decode_sample_and_reconstruct():
     np.testing.assert_array_equal(model.sample(4, 9), model.sample(4, np.random.default_rng(9)))
     np.testing.assert_array_equal(model.sample(4, 9), model.decode(np.random.default_rng(9).standard_normal((4, 2))))
     assert not np.array_equal(model.sample(4), model.sample(4))  # without a seed each call draws anew
-    gaussian, _, _ = problem(likelihood="gaussian")
-    np.testing.assert_array_equal(gaussian.decode(eps), gaussian.decoder_output(eps))
+    for likelihood in ("gaussian", "gaussian_global", "gaussian_learned"):
+        gaussian, _, _ = problem(likelihood=likelihood)
+        np.testing.assert_array_equal(gaussian.decode(eps), gaussian.decoder_output(eps)[:, :7])
 
 
 def test_input_is_converted_at_the_boundary():
@@ -322,6 +420,8 @@ def test_a_value_beyond_float32_is_refused():
         ({"decoder_hidden": (0,)}, "decoder_hidden"),
         ({"activation": "gelu"}, "activation must be one of relu, tanh, sigmoid, softplus, silu; got 'gelu'"),
         ({"likelihood": "poisson"}, "likelihood must be one of bernoulli, gaussian"),
+        ({"posterior": "low rank"}, "posterior must be one of diagonal, full; got 'low rank'"),
+        ({"min_sigma": 0}, "min_sigma must be a finite number above 0; got 0"),
         ({"backend": "cuda"}, "backend must be one of numba, numpy"),
         ({"dtype": "float16"}, "dtype must be one of float32, float64, complex128; got 'float16'"),
         ({"dtype": "nonsense"}, "dtype .* got 'nonsense'"),
@@ -341,13 +441,14 @@ def test_bad_constructor_arguments_are_named(arguments, message):
 
 
 def test_save_and_load_keep_everything(tmp_path):
-    options = {"sigma": np.float32(0.5), "decoder_hidden": (4,), "initialization": "he"}
+    options = {"sigma": np.float32(0.5), "decoder_hidden": (4,), "initialization": "he", "min_sigma": 0.25, "posterior": "full"}
     model, x, eps = problem((np.int64(6), 5), "silu", "gaussian", **options)
     model.save(tmp_path / "model.npz")
     loaded = npvae.VAE.load(tmp_path / "model.npz")
     assert loaded.config == {
         "n_features": 7, "n_latent": 2, "hidden": [6, 5], "activation": "silu", "likelihood": "gaussian", "backend": "numpy",
-        "dtype": "float64", "seed": 3, "decoder_hidden": [4], "sigma": 0.5, "initialization": "he",
+        "dtype": "float64", "seed": 3, "decoder_hidden": [4], "sigma": 0.5, "initialization": "he", "min_sigma": 0.25,
+        "posterior": "full",
     }  # fmt: skip
     assert loaded.forward(x, eps)[0] == model.forward(x, eps)[0]
     assert repr(loaded) == repr(model)

@@ -75,7 +75,6 @@ def op_pairs():
     pairs = [
         Pair("affine", *affine, args, ("x", "W", "b")),
         Pair("affine, square", *affine, square, ("x", "W", "b")),
-        Pair("join condition, 3 samples", joining.join_forward, joining.join_backward, (normal((6, 3)), normal((2, 4))), ("a",)),
     ]
     kinked = np.array([[-1.5, -1e-9, 0.0, 1e-9, 2.0]])  # below, at and above the kink of relu
     for name in ACTIVATIONS:
@@ -101,6 +100,7 @@ def op_pairs():
         Pair("sampler, 5 samples", *sample, (mu, logvar, normal((5, 4, 3))), ("mu", "logvar")),
         Pair("sampler, 1 row, 1 sample", *sample, (mu[:1], logvar[:1], normal((1, 1, 3))), ("mu", "logvar")),
         Pair("Gaussian KL", *kl, (mu, logvar), ("mu", "logvar")),
+        Pair("join, 3 samples", joining.join_forward, joining.join_backward, (normal((6, 3)), normal((2, 4))), ("a",)),
     ]
     pairs += bound_pairs() + coupling_pairs() + nll_pairs("", likelihood)
     return pairs + gaussian_pairs() + discrete_pairs("", discrete)
