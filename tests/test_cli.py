@@ -12,7 +12,7 @@ import pytest
 
 import npvae
 from npvae import data
-from npvae.app import cli, commands
+from npvae.app import cli, commands, settings
 from npvae.core import options
 from npvae.core.options import Option
 
@@ -151,13 +151,13 @@ def test_the_options_of_each_model_are_told_with_their_defaults(capsys, name):
         flag = "--" + option.name.replace("_", "-")
         assert f" {flag}" in text
         if option.check is not options.flag and option.many is False:
-            default = getattr(kind, "defaults", {}).get(option.name, option.default)
-            assert re.search(rf" {flag} [A-Z]+ (?!--).*?\(default: {re.escape(str(default))}\)", text), option.name
+            default = settings.in_words(getattr(kind, "defaults", {}).get(option.name, option.default))
+            assert re.search(rf" {flag} [A-Z]+ (?!--).*?\(default: {re.escape(default)}\)", text), option.name
 
 
 def test_the_options_of_a_model_of_one_s_own_are_told(capsys):
     text = help_of(capsys, "train", "--model", MODEL_FILE)
-    assert "model (MeanField): --first-logit FIRST_LOGIT where each logit starts, 50 % is 0 (default: 0.0)" in text
+    assert "model (MeanField): --first-logit FIRST_LOGIT where each logit starts, 50 % is 0 (default: 0)" in text
     assert "--latent" not in text.partition("examples:")[0]
     assert "what is minimised" not in text
 

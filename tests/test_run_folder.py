@@ -39,7 +39,7 @@ def test_config_holds_all_that_repeats_the_run(finished):
     config = json.loads((folder / "config.json").read_text())
     assert config["arguments"] == {
         "model": "vae", "data": "ising", "epochs": 2, "batch_size": 50, "latent": 2, "hidden": [8], "activation": "relu",
-        "likelihood": "bernoulli", "sigma": 0.1, "min_sigma": 0.004, "posterior": "diagonal", "condition": None,
+        "likelihood": "bernoulli", "sigma": 0.1, "min_sigma": 1 / 255, "posterior": "diagonal", "condition": None,
         "seed": 0, "data_dir": None, "workers": None, "scale": None,
         "image_shape": None, "initialization": "glorot",
         "output_bias": False, "objective": "elbo", "train_samples": 1, "beta": 1.0, "annealing_epochs": 0,

@@ -237,3 +237,9 @@ def test_a_condition_is_for_a_model_that_takes_one():
 def test_the_model_without_a_name_is_a_vae_and_with_a_condition_a_conditional_one():
     assert settings.default_model(None) == "vae"
     assert settings.default_model("label") == settings.default_model("half") == "conditionalvae"
+
+
+@pytest.mark.parametrize(("default", "words"), [(1 / 255, "0.003922"), (1.0, "1"), (1e-3, "0.001"), (3, "3"), ("relu", "relu"),
+                                                ([32, 32], "32 32"), (True, "on"), (False, "off")])  # fmt: skip
+def test_defaults_in_words(default, words):
+    assert settings.in_words(default) == words

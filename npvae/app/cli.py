@@ -87,6 +87,7 @@ def build_parser(argv=()):
     _add_train(subparsers, _kind_of(argv))
     _add_evaluate(subparsers)
     _add_sample(subparsers)
+    _add_explore(subparsers)
     _add_gradcheck(subparsers)
     return parser
 
@@ -145,7 +146,7 @@ def _add_options(group, table, defaults):
             group.add_argument(name, help=text + (" (default: yes)" if default else ""), action=action, default=None)
             continue
         if default not in (None, []):
-            text += f" (default: {' '.join(map(str, default)) if option.many else default})"
+            text += f" (default: {settings.in_words(default)})"
         group.add_argument(name, help=text, metavar=option.metavar, choices=option.choices, type=argument_type(option.check),
                            nargs="*" if option.many else None)  # fmt: skip
 
@@ -200,6 +201,29 @@ def _add_sample(subparsers):
     parser.add_argument("--seed", type=argument_type(options.integer(0)), default=0, metavar="S",
                         help="of the draws (default: 0)")  # fmt: skip
     parser.set_defaults(run=commands.sample)
+
+
+def _add_explore(subparsers):
+    parser = subparsers.add_parser(
+        "explore",
+        help="move through a trained model's latent space, in a browser",
+        description="Write one HTML page, to be opened in any browser, that needs nothing else: what the model of a run "
+        "decodes is redrawn while you move through the plane of two latent dimensions, on which the validation rows are dots. "
+        "Further dimensions have sliders.",
+    )
+    _add_run(parser)
+    _add_data_dir(parser)
+    parser.add_argument("--out", metavar="HTML", type=options.path, help="the new page to write (default: the first free of "
+                        "RUN/explore.html, RUN/explore-2.html, ...)")  # fmt: skip
+    parser.add_argument("--pictures", action="store_true", help="beside the page, draw one latent dimension after the other, "
+                        "paths between data, and how much each dimension is used")  # fmt: skip
+    parser.set_defaults(run=_explore)
+
+
+def _explore(args):
+    from npvae.app.explore import explore  # brings Matplotlib
+
+    return explore(args)
 
 
 def _add_gradcheck(subparsers):

@@ -264,7 +264,14 @@ def options_table(kind):
     """The options that are a model's own, as the Markdown table of examples/README.md."""
     lines = ["| option | default | what it is |", "|---|---|---|"]
     for option in [*model_options(kind), *training_options(kind)]:
-        default = " ".join(map(str, option.default)) if option.many else option.default
-        default = {True: "on", False: "off"}[default] if isinstance(default, bool) else default
-        lines.append(f"| `--{option.name.replace('_', '-')}` | {default} | {option.help} |")
+        lines.append(f"| `--{option.name.replace('_', '-')}` | {in_words(option.default)} | {option.help} |")
     return "\n".join(lines)
+
+
+def in_words(default):
+    """A default as it is told: 0.0039 for 1/255, on and off for flags."""
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    if isinstance(default, (list, tuple)):
+        return " ".join(map(in_words, default))
+    return f"{default:.4g}" if isinstance(default, float) else str(default)

@@ -56,7 +56,7 @@ class ConditionalVAE:
     ... prior.W (H, 2L), prior.b, then decoder.0.W (L + C, H) ... likelihood.b.
 
     A condition is an array (B, C) of numbers, best of the order of 1, or (B,) whole numbers 0 to C − 1, class labels, which
-    become rows with a one in the place of the class.
+    become rows with a one in the place of the class. With n_condition = 1 (B,) is numbers, not labels.
     """
 
     theta, ops = Theta(), common.ops

@@ -138,6 +138,8 @@ def kl_parts(model, x, rng=None):
 
     I(x; z) = E[log q(z|x) − log q(z)] with one draw z ~ q(z|x) per datum; it is at most log n.
     """
+    if isinstance(x, tuple):
+        raise ValueError("kl_parts needs one prior for all rows, and that of a conditional model may differ from row to row")
     rng = np.random.default_rng(rng)
     if model.posterior == "full":
         log_ratio = _log_q_ratio_full(model, *_checked(model, x), rng)
@@ -249,18 +251,25 @@ def sigma_measures(model, x):
     """
     if model.likelihood not in ("gaussian_global", "gaussian_learned"):
         return []
-    batch = _checked(model, x)
+    batch, low = _checked(model, x), model.p_x_given_z.min_logvar
+    sums = []  # of log σ², and how many lie on the floor, each divided by their number
+    for rows in _slices(len(batch[0]), ROWS_PER_PASS):
+        logvar = _learned_logvar(model, [array[rows] for array in batch])
+        weight = len(batch[0][rows]) / len(batch[0])
+        sums.append((weight * logvar.mean(dtype=np.float64), weight * (logvar <= low).mean()))
+    mean, share = map(sum, zip(*sums))
+    note = f"at mu(x), geometric mean; {share:.1%} lie on the floor min_sigma = {model.min_sigma:.4g}"
+    return [Measure("sigma", math.exp(0.5 * mean), "x", note), Measure("sigma_at_floor", float(share))]
+
+
+def _learned_logvar(model, batch):
+    """log σ² of p(x|z) at z = mu(x) of a batch: (B, D), or (1,) where there is one for all."""
     low = model.p_x_given_z.min_logvar
     if model.likelihood == "gaussian_global":
-        logvar = bounded_logvar(model.parameters[LOGVAR].astype(np.float64), low)[0]
-    else:
-        eps = np.zeros((1, len(batch[0]), model.n_latent))
-        (z, _), condition = model.infer(eps, *batch), batch[1:]
-        output = model.decoder_output(z[0].astype(model.dtype), *condition)
-        (_, logvar), _ = gaussian_parameters(output, low)
-    share = float((logvar <= low).mean())
-    note = f"at mu(x), geometric mean; {share:.1%} lie on the floor min_sigma = {model.min_sigma:.4g}"
-    return [Measure("sigma", float(np.exp(0.5 * logvar.mean())), "x", note), Measure("sigma_at_floor", share)]
+        return bounded_logvar(model.parameters[LOGVAR], low)[0]
+    mu, _ = model.encode(*batch)
+    (_, logvar), _ = gaussian_parameters(model.decoder_output(mu, *batch[1:]), low)
+    return logvar
 
 
 def _slices(n, size):

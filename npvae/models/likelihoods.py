@@ -24,7 +24,7 @@ from npvae.ops import discrete
 from npvae.ops.gaussian_likelihoods import bounded_logvar, gaussian_parameters, gaussian_sample, optimal_variance
 from npvae.ops.likelihood import bernoulli_mean
 
-SMALLEST_SIGMA = 0.004  # about one grey level, 1/255, of data in [0, 1]
+SMALLEST_SIGMA = 1 / 255  # one grey level of data in [0, 1]: e^(MIN_LOGVAR/2)
 LOGVAR = "likelihood.logvar"  # the parameter of `GaussianGlobal`
 
 

@@ -61,7 +61,8 @@ class VAE:
     decoder_hidden   widths of the decoder's hidden layers, the mirrored `hidden` if None
     sigma            of the likelihood "gaussian", in units of the data
     initialization   of the weights: "glorot" (uniform), or "he" (normal), made for relu
-    min_sigma        the smallest standard deviation that "gaussian_global" and "gaussian_learned" may learn
+    min_sigma        the smallest standard deviation that "gaussian_global" and "gaussian_learned" may learn (e^10 is the
+                     largest); where it is reached its gradient is 0
     posterior        q(z|x): "diagonal" covariance, or "full", by its Cholesky factor
 
     `theta` is the flat vector of every parameter, `parameters` maps names to its views. Raises ValueError for what cannot
