@@ -1,16 +1,20 @@
-"""One full training step (binarisation, forward, backward, Adam) on real images: npvae against PyTorch, JAX and the floor.
+"""One full training step (draw the batch, forward, backward, Adam) on real images: npvae against PyTorch, JAX and the floor.
 
     python benchmarks/bench_step.py [--data-dir DIR] [--repeats N] [--only I ...] [--markdown]
 
-First verifies, then times. All contenders start from the same weights and take 100 steps on the same binarised batches with the
-same noise; unless their losses agree to 1e-3 no time is printed. Then they run by turns, each drawing its own noise, and the
-median of the repeats is printed. The floor is the step's matrix products alone, in NumPy's BLAS on all cores, in the same run.
+The models are the Bernoulli VAE in several sizes and, in two of them, a VAE with a Gaussian likelihood of learned variances,
+one with a beta-binomial likelihood, and a Bernoulli VAE that is given the label of each image.
+
+First verifies, then times. All contenders start from the same weights and take 100 steps on the same batches with the same
+noise; unless their losses agree to 1e-3 no time is printed. Then they run by turns, each drawing its own noise, and the median
+of the repeats is printed. The floor is the step's matrix products alone, in NumPy's BLAS on all cores, in the same run.
 A library that is not installed is a row that says so (pip install '.[bench]'). Compilation is timed apart.
 """
 
 import argparse
 import json
 import time
+from typing import NamedTuple
 
 import numpy as np
 from common import RESULTS, interleaved, machine, plain_log, print_machine, save, settled, spread
@@ -32,21 +36,39 @@ SIZES = [  # D, hidden, L, batch
     (784, (512,), 32, 512),
     (784, (200, 200), 50, 20),
 ]
+MODELS = {  # likelihood of a VAE, or "conditional" -> what the tables call it, and the learning rate
+    "bernoulli": ("", 1e-3),
+    "gaussian_learned": (", learned variances", 1e-4),  # at 1e-3 a rounding becomes percents of the loss in 100 steps
+    "beta_binomial": (", beta-binomial", 1e-3),
+    "conditional": (", given the label", 1e-3),
+}
+ROWS = [("bernoulli", size) for size in SIZES] + [(model, size) for model in list(MODELS)[1:] for size in SIZES[1:3]]
 VERIFY_STEPS = 100
 SECONDS = 0.5  # of one run
 COLOURS = ("#228833", "#bbcc88", "#ee6677", "#cc3311", "#4477aa")
 
 
+class Task(NamedTuple):
+    """What is trained, in the order in which the peers take it."""
+
+    likelihood: str = "bernoulli"
+    condition: np.ndarray | None = None  # (n, C) of the images, which makes the VAE a conditional one
+    learning_rate: float = 1e-3
+
+
+BERNOULLI = Task()
+
+
 class Npvae:
     """npvae's own step, as `npvae.fit` takes it."""
 
-    def __init__(self, widths, theta, images, backend, batch_size, workers=None):
-        self.model = npvae.VAE(widths[0], widths[-1], widths[1:-1], backend=backend)
+    def __init__(self, widths, theta, images, backend, batch_size, workers=None, task=BERNOULLI):
+        self.model = model_of(widths, task, backend)
         for name, value in theta.items():
             self.model.parameters[name] = value
-        self.rows = Rows.of(self.model, images, "images")
+        self.rows = Rows.of(self.model, images if task.condition is None else (images, task.condition), "images")
         self.workers = Workers(workers or workers_for(self.model, batch_size))
-        self.training_step = Step(self.model, self.rows, batch_size, Adam(), self.workers)
+        self.training_step = Step(self.model, self.rows, batch_size, Adam(task.learning_rate), self.workers)
         self.count = 0
 
     def run(self, batches):
@@ -58,11 +80,19 @@ class Npvae:
                 self.count += 1
             return time.perf_counter() - started
 
-    def step_with(self, x, eps):
+    def step_with(self, x, eps, *condition):
         grad = np.empty_like(self.model.theta)
-        terms, _ = self.model.gradient(x, eps, out=grad)
+        terms, _ = self.model.gradient(x, *condition, eps, out=grad)
         self.training_step.optimizer.step(self.model.theta, grad, self.training_step.state)
         return terms.loss
+
+
+def model_of(widths, task, backend):
+    """npvae's model of these widths with its initial weights."""
+    settings = {"n_latent": widths[-1], "hidden": widths[1:-1], "likelihood": task.likelihood, "backend": backend}
+    if task.condition is None:
+        return npvae.VAE(widths[0], **settings)
+    return npvae.models.ConditionalVAE(widths[0], task.condition.shape[1], **settings)
 
 
 def run_peer(peer, batches):
@@ -73,14 +103,12 @@ def run_peer(peer, batches):
     return time.perf_counter() - started
 
 
-def floor(widths, batch_size, n):
+def floor(theta, batch_size, n):
     """Seconds of n times the step's products alone: x W, xᵀ dpre, and dpre Wᵀ except for the first layer."""
-    hidden, n_latent = widths[1:-1], widths[-1]
-    widths_in = [widths[0], *hidden, n_latent, *hidden[::-1]]
-    widths_out = [*hidden, 2 * n_latent, *hidden[::-1], widths[0]]
+    widths = [value.shape for name, value in theta.items() if name.endswith(".W")]  # (n_in, n_out) of each layer
     rng = np.random.default_rng(0)
     normal = [[rng.standard_normal(shape, np.float32) for shape in ((batch_size, a), (a, b), (batch_size, b))]
-              for a, b in zip(widths_in, widths_out)]  # fmt: skip
+              for a, b in widths]  # fmt: skip
     started = time.perf_counter()
     for _ in range(n):
         for i, (x, W, dpre) in enumerate(normal):
@@ -91,15 +119,15 @@ def floor(widths, batch_size, n):
     return time.perf_counter() - started
 
 
-def contenders(widths, theta, images, batch_size):
+def contenders(widths, theta, images, batch_size, task):
     """name -> (object, run(batches) -> seconds), and name -> why a peer is missing."""
     found, missing = {}, {}
     for backend in ("numba", "numpy"):
-        ours = Npvae(widths, theta, images, backend, batch_size)
+        ours = Npvae(widths, theta, images, backend, batch_size, task=task)
         found[f"npvae {backend}"] = (ours, ours.run)
     for kind in PEERS:
         try:
-            peer = kind(widths, theta, images)
+            peer = kind(widths, theta, images, *task)
         except ImportError as error:
             missing[kind.name] = f"not installed ({error.name})"
             continue
@@ -107,17 +135,19 @@ def contenders(widths, theta, images, batch_size):
     return found, missing
 
 
-def verify(found, images, batch_size, n_latent):
+def verify(found, images, batch_size, n_latent, task):
     """The losses after 100 common steps, and the seconds of the first, compilation included; SystemExit if losses disagree."""
     rng = np.random.default_rng(1)
     losses, first = {}, {}
     for _ in range(VERIFY_STEPS):
-        grey = images[rng.integers(0, len(images), batch_size)] / 255
-        x = (rng.random(grey.shape) < grey).astype(np.float32)
+        rows = rng.integers(0, len(images), batch_size)
+        grey = images[rows] / 255
+        x = (rng.random(grey.shape) < grey if task.likelihood == "bernoulli" else grey).astype(np.float32)
         eps = rng.standard_normal((batch_size, n_latent), np.float32)
+        given = () if task.condition is None else (task.condition[rows],)
         for name, (contender, _) in found.items():
             started = time.perf_counter()
-            losses[name] = float(contender.step_with(x, eps))
+            losses[name] = float(contender.step_with(x, eps, *given))
             first.setdefault(name, time.perf_counter() - started)
     reference = losses["npvae numpy"]
     wrong = {name: loss for name, loss in losses.items() if not abs(loss - reference) <= 1e-3 * abs(reference)}
@@ -126,15 +156,19 @@ def verify(found, images, batch_size, n_latent):
     return losses, first
 
 
-def bench(size, images, repeats):
-    """One row of the table as a dict."""
+def bench(model, size, images, labels, repeats):
+    """One row of the table as a dict; labels (n,) are the digits, which the conditional model is given."""
+    _, learning_rate = MODELS[model]
+    task = Task(model, learning_rate=learning_rate)
+    if model == "conditional":
+        task = Task("bernoulli", np.eye(10, dtype=np.float32)[labels], learning_rate)  # (n,) -> (n, 10)
     D, hidden, n_latent, batch_size = size
     widths = (D, *hidden, n_latent)
     start = 0 if images.shape[1] == D else (images.shape[1] - D) // 2
     images = np.ascontiguousarray(images[:, start : start + D])
-    theta = {name: value.copy() for name, value in npvae.VAE(D, n_latent, hidden, backend="numpy").parameters.items()}
-    found, missing = contenders(widths, theta, images, batch_size)
-    losses, first = verify(found, images, batch_size, n_latent)
+    theta = model_of(widths, task, "numpy").parameters
+    found, missing = contenders(widths, theta, images, batch_size, task)
+    losses, first = verify(found, images, batch_size, n_latent, task)
     rng = np.random.default_rng(2)
 
     def batches(count):
@@ -142,11 +176,12 @@ def bench(size, images, repeats):
 
     for name, (_, run) in found.items():  # drawing the batch is compiled here
         first[name] += run(batches(3))
-    n = max(20, int(SECONDS / floor(widths, batch_size, 20) * 10))  # some SECONDS per run of a step of two floors
+    n = max(20, int(SECONDS / floor(theta, batch_size, 20) * 10))  # some SECONDS per run of a step of two floors
     runs = {name: lambda run=run: settled(lambda n: run(batches(n)), n) for name, (_, run) in found.items()}
-    runs["floor"] = lambda: settled(lambda n: floor(widths, batch_size, n), n)
+    runs["floor"] = lambda: settled(lambda n: floor(theta, batch_size, n), n)
     seconds = interleaved(runs, repeats)
     return {
+        "model": model,
         "size": "-".join(map(str, widths)),
         "batch": batch_size,
         "steps": n,
@@ -158,9 +193,15 @@ def bench(size, images, repeats):
     }
 
 
+def title(row):
+    """Size, batch and model of a row; a row that names no model is of the Bernoulli VAE."""
+    in_words, _ = MODELS[row.get("model", "bernoulli")]
+    return f"{row['size']} @ {row['batch']}{in_words}"
+
+
 def print_row(row):
     workers = f"npvae: {row['workers']} worker" + ("s" if row["workers"] > 1 else "")
-    print(f"{row['size']} @ {row['batch']}  ({row['steps']} steps, median and range of the repeats; {workers})")
+    print(f"{title(row)}  ({row['steps']} steps, median and range of the repeats; {workers})")
     ours = row["milliseconds"]["npvae numba"]["median"]
     for name, ms in row["milliseconds"].items():
         print(f"    {name:18}{ms['median']:9.3f} ms   {ms['min']:.3f} … {ms['max']:.3f}   {ms['median'] / ours:6.2f} ×")
@@ -180,7 +221,7 @@ def markdown(result):
         cells = [f"{ms[name]:.3g}" if name in ms else "–" for name in [*ours, *theirs, "floor"]]
         peers = [ms[name] for name in theirs if name in ms]
         ratio = f"{min(peers) / ms['npvae numba']:.2f}" if peers else "–"
-        lines.append(f"| {row['size']} @ {row['batch']} | " + " | ".join([*cells, ratio]) + " |")
+        lines.append(f"| {title(row)} | " + " | ".join([*cells, ratio]) + " |")
     return "\n".join(lines)
 
 
@@ -198,7 +239,7 @@ def draw(result):
         longest = max(longest, *heights)
         axes.bar_label(bars, [f"{h:.2f}" for h in heights], fontsize=7, padding=4)
     axes.axvline(1, color="black", lw=1, ls="--")
-    axes.set_yticks(range(len(rows)), [f"{row['size']}\nbatch {row['batch']}" for row in rows])
+    axes.set_yticks(range(len(rows)), [title(row).replace(" @ ", "\nbatch ").replace(", ", "\n", 1) for row in rows])
     axes.invert_yaxis()
     axes.set_xscale("log")
     axes.set_xlim(0.5, 1.5 * longest)  # room for its label
@@ -219,12 +260,13 @@ def main():
     if args.markdown:
         print(markdown(json.loads((RESULTS / "step.json").read_text())))
         return
-    images = mnist.load(args.data_dir).x_train[:20000]
+    data = mnist.load(args.data_dir)
+    images, labels = data.x_train[:20000], data.y_train[:20000]
     info = machine()
     print_machine(info)
     rows = []
-    for size in SIZES if args.only is None else [SIZES[i] for i in args.only]:
-        rows.append(bench(size, images, args.repeats))
+    for model, size in ROWS if args.only is None else [ROWS[i] for i in args.only]:
+        rows.append(bench(model, size, images, labels, args.repeats))
         print_row(rows[-1])
     if args.only is None:
         result = {"machine": info, "rows": rows}
