@@ -57,6 +57,7 @@ def test_where_the_width_is_1_a_row_of_numbers_is_a_column():
         (3, np.zeros((2, 3, 1)), r"condition must be .* got shape \(2, 3, 1\)"),
         (3, [[0, 1, np.nan]], r"condition must be finite; got nan at \[0, 2\]"),
         (3, [[0, 1], [1]], "condition must be a rectangular array"),
+        (3, None, r"^condition is missing: ConditionalVAE takes x and a condition, in one tuple where"),
         (1, [[0, 1]], r"condition must be .* \(n, 1\); got shape \(1, 2\)"),
         (1, [0.5, np.inf], "condition must be finite"),
     ],

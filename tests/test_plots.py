@@ -16,7 +16,7 @@ from matplotlib.image import imread
 
 import npvae
 from npvae import data
-from npvae.app import commands, plots
+from npvae.app import commands, drawing, plots
 from npvae.data.rows import Rows
 from npvae.training.state import History, columns
 

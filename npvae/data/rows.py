@@ -111,7 +111,7 @@ def is_binary(x):
 
 def model_input(model, x, rng=None, name="x"):
     """All of x (n, D) as the model sees it, (n, D) of its dtype: uint8 grey levels as level/255 (`npvae.core.levels`) and, for
-    the Bernoulli likelihood, one draw of zeros and ones with the levels as probabilities. rng is a Generator or a seed; bad x
-    is a ValueError that calls it `name`."""
+    the Bernoulli likelihood, one draw of zeros and ones with the levels as probabilities. Of a conditional model x is given as
+    (x, condition). rng is a Generator or a seed; bad x is a ValueError that calls it `name`."""
     rows = Rows.of(model, x, name, decides=False)
     return rows.batch(np.arange(len(rows)), np.random.default_rng(rng))[0]

@@ -289,7 +289,7 @@ class ConditionalVAE:
     config = property(common.config_of)
     copy, save, load = saved.copied, saved.save, classmethod(saved.load_as)
 
-    def check(self, x, condition):
+    def check(self, x, condition=None):
         """x (B, D) and the condition (B, C) as C-contiguous arrays of the model's (real) dtype, or ValueError."""
         x, condition = common.checked(self, x), conditions.checked(self, condition)
         conditions.same_rows("x", x, condition)
