@@ -8,8 +8,8 @@ from npvae.core import checks
 def checked(model, condition):
     """A condition (B, C), or (B,) class labels, as (B, C) of the model's (real) dtype; ValueError if C is not n_condition."""
     if condition is None:
-        raise ValueError(f"condition is missing: {type(model).__name__} takes x and a condition, in one tuple where there is one "
-                         "argument for data")  # fmt: skip
+        raise ValueError(f"condition is missing: {type(model).__name__} takes x and a condition, in one tuple where there is "
+                         "one argument for data")  # fmt: skip
     given = checks.plain_array("condition", condition)
     if given.ndim == 1 and model.n_condition > 1:
         return one_hot(model, given)
