@@ -2,6 +2,7 @@
 
 import math
 from decimal import Decimal
+from fractions import Fraction
 
 import naive
 import numpy as np
@@ -112,6 +113,16 @@ def test_gamma_and_digamma_differences_over_the_whole_range(log_a):
         curvature = Decimal(discrete.digamma_difference(complex_a, k).imag.item()) / Decimal(h * a)
         exact_curvature = naive.sum_of_reciprocals(exact_a, k, 2)
         assert abs(curvature + exact_curvature) <= Decimal("1e-12") * exact_curvature
+
+
+@pytest.mark.parametrize("z", [1, 2, 8, 100])
+def test_the_series_have_the_bernoulli_numbers(z):
+    """As polynomials, where z is too small for them to converge as well."""
+    B = [Fraction(1, 6), Fraction(-1, 30), Fraction(1, 42), Fraction(-1, 30), Fraction(5, 66), Fraction(-691, 2730)]
+    log_gamma = sum(b / (2 * m * (2 * m - 1) * Fraction(z) ** (2 * m - 1)) for m, b in enumerate(B, 1))
+    digamma = Fraction(1, 2 * z) + sum(b / (2 * m * Fraction(z) ** (2 * m)) for m, b in enumerate(B, 1))
+    assert discrete.stirling(np.array(float(z))) == pytest.approx(float(log_gamma), rel=1e-14)
+    assert discrete.log_minus_digamma(np.array(float(z))) == pytest.approx(float(digamma), rel=1e-14)
 
 
 def test_beta_binomial_nll_is_scipys():
@@ -266,6 +277,7 @@ def test_samples_are_levels_at_both_ends_of_the_noise_and_of_the_parameters(dtyp
     equal = np.zeros(10, dtype)  # ten times 0.1 is less than 1 in floats
     np.testing.assert_array_equal(discrete.categorical_sample(equal, np.array([np.nextafter(1, 0)])), [9])
     np.testing.assert_array_equal(discrete.categorical_sample(np.zeros(4, dtype), np.array([0.5, 0.25])), [1, 0])
+    assert discrete.beta_binomial_sample(np.array([23, -23], dtype), np.array([0.5])) == 255
     coins = discrete.beta_binomial_sample(np.zeros(4, dtype), np.array([0.51, 0.49]), n=1)
     np.testing.assert_array_equal(coins, [1, 0])
 
@@ -293,6 +305,21 @@ def test_parameters_for_levels_that_never_vary():
     mean = np.array([0.0255, 255 - 0.0255, 100])
     np.testing.assert_allclose(discrete.beta_binomial_mean(output), mean, rtol=1e-10)
     np.testing.assert_allclose(discrete.beta_binomial_variance(output), 1.01 * mean * (1 - mean / 255), rtol=1e-10)
+
+
+def test_parameters_for_levels_at_both_ends_alone():
+    """A larger variance than such levels have is taken as 0.99 of theirs."""
+    output = np.array(discrete.beta_binomial_from_moments(100.0, 1e6))
+    assert discrete.beta_binomial_mean(output) == pytest.approx(100, rel=1e-12)
+    assert discrete.beta_binomial_variance(output) == pytest.approx(0.99 * 100 * 155, rel=1e-12)
+
+
+def test_the_table_of_binomials_is_made_once_and_read_only():
+    table = discrete.log_binomials(5)
+    np.testing.assert_allclose(np.exp(table), [1, 5, 10, 10, 5, 1], rtol=1e-15)
+    assert discrete.log_binomials(5) is table
+    with pytest.raises(ValueError, match="read-only"):
+        table[0] = 1
 
 
 # ---- the contract of a pair ----
@@ -359,6 +386,17 @@ def test_kernels_equal_the_ops(shape, layout, dtype, likelihood):
     naive.assert_close(doutput, backward(dnll, cache), dtype)
 
 
+@pytest.mark.parametrize("z", [1.0, 2.0, 8.0, 100.0])
+def test_the_parts_of_the_kernel_are_those_of_the_op(z):
+    from npvae.kernels import discrete as compiled
+
+    assert compiled._stirling(1 / z, 1 / z**2) == pytest.approx(discrete.stirling(z), rel=1e-14)
+    assert compiled._log_minus_digamma(1 / z, 1 / z**2) == pytest.approx(discrete.log_minus_digamma(z), rel=1e-14)
+    product, derivative = compiled._product_of_8(z, 1 / (z + 8), 1 / (z + 8) ** 2)
+    assert product == pytest.approx(discrete.product_of_8(z) / (z + 8) ** 8, rel=1e-14)
+    assert derivative / product == pytest.approx(discrete.reciprocals_of_8(z), rel=1e-14)
+
+
 def test_the_kernel_over_the_whole_range():
     log_alpha, log_beta = grid()
     output = np.repeat(np.concatenate([log_alpha, log_beta])[None], len(N_LEVELS), axis=0)  # each row one level
@@ -377,11 +415,24 @@ def test_the_kernel_of_another_n_and_of_extreme_logits():
     nll_kernel, grad = kernels.beta_binomial_nll_forward(output, x, n=10)
     naive.assert_close(nll_kernel, nll)
     naive.assert_close(grad, discrete.beta_binomial_nll_backward(np.ones(5), cache))
-    logits, levels = np.array([[1e4, -1e4, 0.0], [40.0, 0.0, 0.0], [40.0, 0.0, 0.0]]), np.array([[1.0], [0.0], [2.0]])
+    logits = np.array([[1e4, -1e4, 0.0], [-1e4, 0.0, 1e4], [40.0, 0.0, 0.0], [40.0, 0.0, 0.0]])
+    levels = np.array([[1.0], [1.0], [0.0], [2.0]])
     nll, cache = discrete.categorical_nll_forward(logits, levels)
     nll_kernel, grad = kernels.categorical_nll_forward(logits, levels)
     np.testing.assert_allclose(nll_kernel, nll, 1e-13)
-    np.testing.assert_allclose(grad, discrete.categorical_nll_backward(np.ones(3), cache), 1e-13)
+    np.testing.assert_allclose(grad, discrete.categorical_nll_backward(np.ones(4), cache), 1e-13)
+
+
+@dtypes
+def test_the_kernel_clips_beyond_the_bounds_of_both_parameters_and_not_on_them(dtype):
+    wide, mild = [-30, -23, 2, 23, 30], [2, 1, 0, -1, -2]
+    output, x = np.array([wide + mild, mild + wide], dtype), np.array([[3, 250, 17, 99, 128]] * 2, dtype)
+    nll, cache = discrete.beta_binomial_nll_forward(output, x)
+    nll_kernel, grad = kernels.beta_binomial_nll_forward(output, x)
+    np.testing.assert_allclose(nll_kernel, nll, rtol=1e-12)
+    np.testing.assert_allclose(grad, discrete.beta_binomial_nll_backward(np.ones(2), cache), rtol=naive.TOLERANCE[dtype])
+    inside, always = [False, True, True, True, False], [True] * 5
+    assert (grad != 0).tolist() == [inside + always, always + inside]
 
 
 @likelihoods

@@ -6,6 +6,7 @@ import naive
 import numpy as np
 import pytest
 
+import npvae
 from npvae import gradcheck
 from npvae.ops import full_posterior as full
 from npvae.ops import latent
@@ -395,6 +396,26 @@ def test_the_compiled_sampled_latent_equals_the_op(shape, dtype):
     naive.assert_close(kl, kl_op, dtype)
     dposterior = compiled.full_latent_sampled_backward(dz, dkl, cache)
     naive.assert_close(dposterior, full.full_latent_sampled_backward(dz, dkl, cache_op), dtype)
+
+
+def test_the_compiled_twins_clip_beyond_the_bounds_and_not_on_them():
+    import npvae.kernels.full_posterior as compiled
+
+    posterior, ones = np.array([[1.0, 2, 3, 21, 20, -31, 1, 1, 1], [1, 2, 3, -30, 19, -29, 1, 1, 1]]), np.ones((1, 2, 3))
+    (_, kl), cache = compiled.full_latent_forward(posterior, ones)
+    sampled_cache = compiled.full_latent_sampled_forward(posterior, ones)[1]
+    for grad in (compiled.full_latent_backward(ones, np.ones_like(kl), cache),
+                 compiled.full_latent_sampled_backward(ones, ones, sampled_cache)):  # fmt: skip
+        assert (grad[:, 3:6] != 0).tolist() == [[False, True, False], [True, True, True]]
+
+
+def test_the_compiled_gradient_in_one_call_counts_the_log_variances_that_are_clipped():
+    model = npvae.VAE(4, 3, (), posterior="full", dtype="float64", backend="numba")
+    model.parameters["posterior.W"][:] = 0
+    x, eps = np.ones((2, 4)), np.zeros((3, 2, 3))
+    for column, clipped in [(2, 0), (3, 1 / 3), (5, 1 / 3), (6, 0), (8, 0)]:  # mu, logvar, logvar, below the diagonal
+        model.parameters["posterior.b"][:] = 21 * (np.arange(9) == column)
+        assert model.gradient(x, eps)[0].clipped == model.forward(x, eps)[0].clipped == clipped
 
 
 def test_the_compiled_twins_are_right_by_the_complex_step_pure_and_let_nan_through():

@@ -335,6 +335,16 @@ def test_the_compiled_learned_nll_equals_the_op(shape, dtype):
 
 
 @dtypes
+def test_the_compiled_log_variances_below_at_inside_and_above_their_bounds(dtype):
+    import npvae.kernels.gaussian_likelihoods as compiled
+
+    output, x = np.array([[1, 1, 1, 1, 1, LOW - 1, LOW, 0, 20, 21]], dtype), np.zeros((1, 5), dtype)
+    _, cache = compiled.gaussian_learned_nll_forward(output, x, LOW)
+    doutput = compiled.gaussian_learned_nll_backward(np.ones(1), cache)
+    assert (doutput[:, 5:] != 0).tolist() == [[False, True, False, True, False]]  # at 0 the variance is the squared residual
+
+
+@dtypes
 @shapes
 @pytest.mark.parametrize("logvar", [LOW - 1, LOW, 0.3, 20.5])
 def test_the_compiled_global_nll_equals_the_op(logvar, shape, dtype):

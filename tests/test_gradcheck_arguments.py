@@ -305,7 +305,7 @@ def test_a_gradient_that_is_not_finite_fails_with_its_first_such_entry(bad):
 
 @pytest.mark.parametrize(("value", "size"), [
     ([3.0, -4.0], [3, 4]), ([0.0, -4.0, 3.0, 8.0], [4, 4, 3, 8]), ([0.0, 0.5], [0.5, 0.5]),
-    ([0.0, 0.0], [1, 1]), (0.0, 1), (-2.0, 2), ([0.0, 0.25, 2.0], [2, 0.25, 2]),
+    ([0.0, 0.0], [1, 1]), (0.0, 1), (-2.0, 2), ([0.0, 0.25, 2.0], [2, 0.25, 2]), ([NAN, 2.0], [2, 2]), (NAN, 1),
 ])  # fmt: skip
 def test_the_size_of_an_entry_is_its_modulus_or_that_of_the_others(value, size):
     np.testing.assert_array_equal(sizes(np.array(value)), size)
@@ -429,6 +429,9 @@ SIGN, ZERO, TRANSPOSE = "gradient has the opposite sign", "gradient is zero", "g
     (2 * R * [1, 1 - 1.1e-6, 1], R, ""),
     (-2 * R * [1, 1, 1 + 0.9e-6], R, FACTOR.format(-2)),
     (R * [2, 1, 1], R, ""),
+    (R * [1 + 0.9e-6, 1 + 1.1e-6, 1 + 1.1e-6], R, ""),  # the first factor counts, the others are it to a millionth
+    (-R * [1 + 0.9e-6, 1 + 1.1e-6, 1 + 1.1e-6], R, SIGN),
+    (R * [2.000004, 2.0000055, 2.0000055], R, FACTOR.format(2)),
     (0.01 * R * [1, 1, 1 + 1.1e-6], R, ""),
     (np.array([2.0, 6.0]), np.array([1.0, 3e-3]), ""),
     (np.array([2.0, 6.0]), np.array([1000.0, 3000.0]), FACTOR.format("0.002")),

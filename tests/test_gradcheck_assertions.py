@@ -64,7 +64,7 @@ def test_each_check_gets_its_options_and_none_of_them_raises(monkeypatch, option
 
 @pytest.mark.parametrize(("sizes", "each"), [((2000,), True), ((2001,), False), ((1000, 1000), True), ((1000, 1001), False)])
 def test_each_entry_is_looked_at_in_up_to_2000(monkeypatch, sizes, each):
-    rows = [Row(f"W{i}", (size,), 0.0, 0.5) for i, size in enumerate(sizes)] + [Row("jointly", (sum(sizes),), 0.0, 0.5)]
+    rows = [Row(name, (size,), 0.0, 0.5) for name, size in zip("Wx", sizes)] + [Row("jointly", (sum(sizes),), 0.0, 0.5)]
     calls = answers(monkeypatch, Report("directional", rows), report("entries", PASSED))
     assert_gradients(np.sum, np.ones(3), np.ones(3))
     assert [name for name, _, _ in calls] == ["directional_check"] + ["fd_check"] * each

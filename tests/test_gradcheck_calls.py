@@ -37,6 +37,7 @@ def test_nothing_is_like_nothing():
     assert alike(None, None)
     assert not alike(None, X)
     assert not alike(X, None)
+    assert not alike(None, ())
     assert alike(np.zeros(0), np.zeros(0))
 
 

@@ -213,6 +213,13 @@ def test_wrong_ties_alone_are_no_new_ones(monkeypatch):
     assert not comparison().leave_out_ties()
 
 
+def test_nor_are_many_that_are_known(monkeypatch):
+    monkeypatch.setattr(directions, "ties_in", lambda f, x, grad: [])
+    one = comparison()
+    one.ties = {("x", (k,)): "" for k in range(300)}
+    assert not one.leave_out_ties()
+
+
 def test_ties_are_told_by_their_number_and_one_of_them():
     one = comparison()
     one.ties = {("x", (1,)): "first", ("x", (0,)): "second"}

@@ -64,6 +64,10 @@ def test_a_wrong_entry_is_shown_before_one_of_a_larger_difference(monkeypatch):
     assert (row.index, row.analytic, row.reference, row.note) == ((1,), 1.0, 2.0, "explained")
 
 
+def test_of_very_small_differences_the_largest_is_shown(monkeypatch):
+    assert row_of(monkeypatch, [0.0, 0.0, 0.0], [1e-20, 3e-20, 2e-20]).index == (1,)
+
+
 @pytest.mark.parametrize(("wrong", "value", "note"), [
     (True, 4.0, ""),
     (True, 5.0, ""),  # (5 - 3)/8 is the threshold
@@ -104,6 +108,9 @@ def test_an_error_beside_small_derivatives_is_within_atol_all_the_same(monkeypat
     row = row_of(monkeypatch, [-1.0] * 4, [-4.0, 0.0, 0.0, 0.0], threshold=1e-3, atol=3.0)
     assert row.threshold == 0.75
     assert row.error < 0.75
+    row = row_of(monkeypatch, [3.0, 1.0, 1.0, 1.0], [4.0, 0.0, 0.0, 0.0], threshold=1e-3, atol=1.0)
+    assert row.error == row.threshold == 2 / (4 + math.sqrt(12))
+    assert row.note == ""
 
 
 @pytest.mark.parametrize(("error", "limit", "note"), [
@@ -254,6 +261,7 @@ def test_all_entries_together_have_to_have_the_slope_of_the_gradient(monkeypatch
 def test_the_error_of_all_together_is_beside_the_sum_of_moduli(monkeypatch):
     monkeypatch.setattr(entries, "derivative", recorded([], slope_of(4.0)))
     assert counted_twice(None, np.array([1.0, 1.0]), np.array([3.0, -1.0]))[0] == 0.5
+    assert counted_twice(None, np.array([1.0]), np.array([2.0]))[0] == 1.0
 
 
 @pytest.mark.parametrize(("left", "right", "inside", "outside"), [
@@ -331,7 +339,8 @@ def test_a_search_starts_from_the_gradient():
     assert search.tie.tolist() == search.wrong.tolist() == [False, False]
     assert search.size.tolist() == [8.0, 16.0]
     assert (search.here, search.scale, search.natural, search.along) == (-40.0, 4.0, 2.5, None)
-    assert (searching(atol=0.5).scale, searching(atol=2.0).scale) == (4.0, 8.0)
+    assert [searching(atol=atol).scale for atol in (0.5, 1.125, 2.0)] == [4.0, 4.5, 8.0]
+    assert searching(F=lambda z: NAN).natural == 0.0
 
 
 def test_no_value_where_a_kink_of_the_user_s_is_crossed():

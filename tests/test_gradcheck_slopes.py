@@ -1,18 +1,27 @@
 """The parts of the search for a derivative, each by itself: what a slope supports, what counts as constant, and its errors."""
 
+import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from npvae.checking.gradcheck.arguments import EPS
 from npvae.checking.gradcheck.derivatives import (
+    BOTTOM,
     COARSE,
+    FIRST,
+    PATIENCE,
     SAMPLES,
     SURE,
+    TOP,
     Ladder,
     Slope,
+    best_window,
     derivative,
     explains_the_smallest,
+    go_down,
+    go_up,
     wanted,
 )
 from npvae.checking.gradcheck.extrapolation import Window
@@ -43,7 +52,8 @@ def test_elsewhere_what_is_within_ten_errors(x, supported):
     (95.0, 0.5, 0.0, True),  # ten errors away
     (94.9, 0.5, 0.0, False),
     (104.0, 0.5, 0.0, True),
-    (99.0, 0.5, 5.0, False),  # a kink within it
+    (99.0, 0.5, 3.9, True),
+    (99.0, 0.5, 4.1, False),  # a kink within it
 ])  # fmt: skip
 def test_or_what_a_sharp_window_agrees_with(value, error, gap, supported):
     window = Window(value, error, 0.0, gap, 1.0)
@@ -121,6 +131,105 @@ def test_flat_is_no_change_on_either_side(side):
     for change in (1.0, -1.0):
         assert not Ladder(lambda h, c=change: 3.0 + c * (side * h > 0), 1.0, 3.0, 0.0).flat(5)
     assert Ladder(lambda h: 3.0, 1.0, 3.0, 0.0).flat(5)
+
+
+@pytest.mark.parametrize(("bits", "off"), [(100, False), (101, True)])
+def test_a_jump_of_a_hundred_last_bits_is_rounding(bits, off):
+    ladder = Ladder(None, 1.0, 1.0, 0.0)
+    ladder.phi = lambda h: 1.0 + (bits * EPS if abs(h) > 0.9 * ladder.step(20) else 0.0)
+    ladder.stairs = lambda j: 0.0
+    assert ladder.off(20) == off
+
+
+@pytest.mark.parametrize(("last", "noise"), [(FIRST + SAMPLES, 0.5e-7), (FIRST + SAMPLES + 1, 1e-6)])
+def test_noise_is_seen_at_three_steps_above_the_smallest_if_the_ladder_has_more(last, noise):
+    """phi moves in stairs of 1e-7, and by 1e-6 more three steps above the smallest at which it moves."""
+    ladder = Ladder(None, 1.0, 1.0, 0.0)
+
+    def phi(h):
+        stairs = math.copysign(math.floor(abs(h) / ladder.step(last) + 0.3), h)
+        return 1.0 + 1e-7 * stairs + (1e-6 if h > 0.9 * ladder.step(last - SAMPLES) else 0.0)
+
+    ladder.phi = phi
+    ladder.measure_noise()
+    assert (ladder.bottom, ladder.dead) == (last, False)
+    assert ladder.noise == pytest.approx(noise, rel=1e-6)
+
+
+# ---- stairs that are noise ----
+
+
+UNFIT = math.inf  # the error of a gap that leaves a window out of the choice of the best
+BEST = Window(2.0, 0.125, 0.0, 0.0, 0.0)
+
+
+def looked_for_stairs(windows, height=0.0, varied=1e6):
+    """The ladder after it has looked for stairs of this height, and the steps at which it has."""
+    ladder, looked = Ladder(None, 1.0, 5.0, 1.0), []
+    ladder.values, ladder.known = {0: (5.0 + varied, math.nan)}, {0: "of another noise"}
+    ladder.windows = lambda: windows
+    ladder.stairs = lambda j: looked.append(j) or height
+    ladder.believe_stairs()
+    return ladder, looked
+
+
+@pytest.mark.parametrize(("value", "error", "different"), [
+    (12.0, 0.99, True),
+    (12.0, 1.0, False),  # ten errors away
+    (12.0, 1.05, False),
+    (3.26, 0.05, True),
+    (3.25, 0.05, False),  # ten errors of the best away
+    (3.0, 0.05, False),
+])  # fmt: skip
+def test_stairs_are_looked_for_between_the_best_window_and_larger_steps_with_another_slope(value, error, different):
+    _, looked = looked_for_stairs({30: BEST, 10: Window(value, error, 0.0, 0.0, UNFIT)})
+    assert looked == (list(range(35, 10, -3)) if different else [])
+
+
+@pytest.mark.parametrize("value", [-12.0, 12.0])
+def test_another_slope_at_smaller_steps_is_none(value):
+    finer, coarser = Window(value, 0.5, 0.0, 0.0, UNFIT), Window(12.0, 0.5, 0.0, 0.0, UNFIT)
+    assert looked_for_stairs({31: finer, 30: BEST})[1] == []
+    assert looked_for_stairs({31: finer, 30: BEST, 10: coarser})[1] == list(range(35, 10, -3))
+
+
+@pytest.mark.parametrize(("height", "believed"), [(19.5, False), (20.0, False), (20.5, True), (99.5, True), (100.0, False)])
+def test_stairs_are_noise_from_twenty_times_the_noise_to_a_ten_thousandth_of_the_changes(height, believed):
+    ladder, _ = looked_for_stairs({30: BEST, 10: Window(12.0, 0.5, 0.0, 0.0, UNFIT)}, height)
+    assert (ladder.noise, ladder.known) == ((height, {}) if believed else (1.0, {0: "of another noise"}))
+
+
+# ---- which steps are looked at, and which window counts ----
+
+
+def test_a_thorough_search_goes_down_to_the_last_step():
+    ladder = Ladder(np.exp, 1.0, 1.0, 0.0)
+    go_down(ladder, 0.0, thorough=True)
+    assert list(ladder.values) == list(range(FIRST, BOTTOM + 1))
+
+
+@pytest.mark.parametrize(("error", "drowned"), [(19.5, True), (20.0, False), (20.5, False)])
+def test_larger_steps_are_looked_at_as_long_as_only_rounding_speaks(error, drowned):
+    looked = []
+
+    def window(j):
+        looked.append(j)
+        return Window(0.0, error / 0.5 ** (j + 4), 0.0, 0.0, 0.0)
+
+    ladder = SimpleNamespace(window=window, windows=lambda: {30: BEST}, noise=1.0, step=lambda j: 0.5**j)
+    go_up(ladder, 0.0)
+    assert looked == list(range(FIRST - 1, TOP if drowned else FIRST - 1 - PATIENCE, -1))
+
+
+@pytest.mark.parametrize(("other", "better"), [
+    (Window(2.0, 0.12, 0.0, 0.0, 0.0), True),
+    (Window(2.0, 0.125, 0.0, 0.0, 1.0), False),  # no smaller error: that of the smaller steps stays
+    (Window(3.25, 0.05, 0.0, 0.0, 0.0), True),  # ten errors of the best away
+    (Window(3.26, 0.05, 0.0, 0.0, 0.0), False),
+    (Window(2.0, 0.12, 0.0, 0.0, UNFIT), False),
+])  # fmt: skip
+def test_the_best_window_has_the_smallest_error_in_agreement_with_smaller_steps(other, better):
+    assert best_window({10: other, 11: BEST}) is (other if better else BEST)
 
 
 def test_a_difference_is_one_beyond_ten_errors():

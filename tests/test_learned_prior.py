@@ -296,7 +296,7 @@ def test_the_compiled_latent_equals_the_op(shape, dtype):
 
 def test_the_compiled_twins_clip_both_at_their_bounds():
     posterior = np.array([[1.0, 2, 3, 21, 20, -31], [1, 2, 3, -30, 19, -29]])
-    prior = np.array([[4.0, 6, 3, 21, 20, -31], [1, 2, 3, -29, 20.5, -30]])
+    prior = np.array([[4.0, 6, 3.5, 21, 20, -31], [1, 2, 3, -29, 20.5, -30]])
     ones = np.ones((2, 2, 3))
     for (forward, backward), (op_forward, op_backward) in zip(compiled(), (CLOSED, SAMPLED)):
         (_, kl), cache = forward(posterior, prior, ones)
