@@ -6,6 +6,7 @@ stand here, then models/vae.py.
     app/         what a user types and sees
         cli          the command `npvae`: its options and exit status
         commands     what `npvae train`, `evaluate`, `sample` and `gradcheck` do
+        explore      the page of `npvae explore`; its styles and code are in explore.html
         report       what the commands print of a run and its numbers
         estimator    the VAE as a scikit-learn estimator
         settings     what a run can be told: options, defaults, and which model is meant
@@ -15,6 +16,7 @@ stand here, then models/vae.py.
         terminal     stdout and stderr in every encoding
         pictures     the pictures of a run on the disk
         plots        every picture as a figure
+        latent_pictures  pictures of a latent space: traversals, paths between data, use of dimensions
         drawing      what these are made of: images side by side, coloured points
         backward_flow  backpropagation through a model, drawn: ops, values, gradients
         op_graph     where its boxes and arrows stand

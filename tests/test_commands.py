@@ -356,7 +356,7 @@ def test_grey_images_are_measured_as_binarised_with_the_seed(monkeypatch):
     model = npvae.VAE(9, 2, (), backend="numpy")
     expected = [evaluate.elbo(model, npvae.model_input(model, grey, seed), seed, 10).elbo for seed in (1, 2)]
     for seed, elbo in zip((1, 2), expected):
-        batch = commands._validation_rows(model, dataset, seed)
+        batch = commands.validation_rows(model, dataset, seed)
         measures = commands.measures_of(model, batch, SimpleNamespace(samples=3, seed=seed), {})
         assert next(m.value for m in measures if m.name == "elbo") == elbo
 
@@ -464,7 +464,7 @@ def test_the_decoded_grid_has_the_units_of_the_data(scaled_run, monkeypatch):
 @pytest.mark.parametrize("model", ["vae", "autoencoder"])
 def test_a_run_is_evaluated_and_checked_on_its_data_as_they_were_scaled(scaled_run, monkeypatch, capsys, model):
     dataset, trained = scaled_run("--model", model, *GAUSSIAN)
-    seen = results_of(monkeypatch, commands, "_validation_rows")
+    seen = results_of(monkeypatch, commands, "validation_rows")
     assert cli.main(["evaluate", "run", "--samples", "2"]) == 0
     np.testing.assert_array_equal(seen[0][0], npvae.model_input(trained, dataset.x_val))
     assert cli.main(["gradcheck", "run"]) == 0
@@ -475,7 +475,7 @@ def test_a_run_is_evaluated_and_checked_on_its_data_as_they_were_scaled(scaled_r
 def test_other_data_are_evaluated_with_the_scaling_of_the_run(scaled_run, monkeypatch, capsys):
     dataset, _ = scaled_run(*GAUSSIAN)
     np.save("x.npy", 3 * np.load("x.npy") + 1)
-    seen = results_of(monkeypatch, commands, "_validation_rows")
+    seen = results_of(monkeypatch, commands, "validation_rows")
     assert cli.main(["evaluate", "run", "--samples", "2"]) == 0
     in_file = data.load("x.npy").x_val
     np.testing.assert_allclose(seen[0][0], (in_file - dataset.scaling.shift) / dataset.scaling.factor, rtol=1e-5)

@@ -109,7 +109,11 @@ def test_hidden_files_are_no_run():
 
 def test_pictures_that_are_drawn_at_once_get_a_name_each(tmp_path):
     paths = []
-    threads = [threading.Thread(target=lambda: paths.append(run_folder.new_picture(None, tmp_path).name)) for _ in range(8)]
+
+    def make():
+        paths.append(run_folder.new_file(None, tmp_path / "draws.png").name)
+
+    threads = [threading.Thread(target=make) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

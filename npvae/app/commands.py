@@ -152,14 +152,14 @@ class Run:
               f"Continue with:\n    npvae train --resume --out {self.folder}{model}")  # fmt: skip
 
 
-def _trained_model(args):
+def trained_model(args):
     """The model that a run's training ends with (where it may stop early, that of the best epoch), its arguments and config."""
     kind, arguments, config = told.of_run(args.run_folder, args.model)
     best = arguments["early_stopping"] is not None
     return checkpoint.load_model(args.run_folder, best, kind), arguments, config
 
 
-def _data_of_run(args, arguments, config):
+def data_of_run(args, arguments, config):
     """The data of a run, in --data-dir if that is given; a warning if they are not those that it was trained on."""
     if args.data_dir is not None:
         arguments = {**arguments, "data_dir": args.data_dir}
@@ -169,7 +169,7 @@ def _data_of_run(args, arguments, config):
     return dataset
 
 
-def _validation_rows(model, dataset, seed, index=None):
+def validation_rows(model, dataset, seed, index=None):
     """The validation rows of a dataset, those of an index (B,) or all, as a batch of model input."""
     rows = Rows.of(model, dataset.val, "validation rows")
     return rows.batch(np.arange(len(rows)) if index is None else index, np.random.default_rng(seed))
@@ -179,9 +179,9 @@ def evaluate(args):
     """`npvae evaluate`."""
     from npvae.training.step import validation_settings
 
-    model, arguments, config = _trained_model(args)
-    dataset = _data_of_run(args, arguments, config)
-    batch = _validation_rows(model, dataset, args.seed)
+    model, arguments, config = trained_model(args)
+    dataset = data_of_run(args, arguments, config)
+    batch = validation_rows(model, dataset, args.seed)
     final_settings = settings.final_step_settings(type(model), arguments, len(dataset.x_train))
     measures = list(measures_of(model, batch, args, validation_settings(model, final_settings)))
     if args.json:
@@ -210,16 +210,16 @@ def sample(args):
     """`npvae sample`."""
     from npvae.app import plots
 
-    model, arguments, config = _trained_model(args)
+    model, arguments, config = trained_model(args)
     if not hasattr(model, "sample"):
         raise ValueError(f"a model of class {type(model).__name__} has no method sample")
     if settings.takes_condition(model):
-        drawn, image_shape, title = conditional_draws(model, _data_of_run(args, arguments, config), args.count, args.seed)
+        drawn, image_shape, title = conditional_draws(model, data_of_run(args, arguments, config), args.count, args.seed)
     else:
         drawn, scaling = model.sample(args.count, args.seed), Scaling.from_json(config["scaling"])
         drawn = drawn if scaling is None else scaling.undo(drawn)
         image_shape, title = config["image_shape"], plots.samples_title(model)
-    path = run_folder.new_picture(args.out, Path(args.run_folder))
+    path = run_folder.new_file(args.out, Path(args.run_folder) / "draws.png")
     save_picture(path, partial(plots.samples, drawn, image_shape, title))
     print(f"{path}: {report.counted(args.count, 'draw')} of {report.name_of(model)}")
     return 0
@@ -279,14 +279,14 @@ def run_case(args):
     checks."""
     from npvae.checking.cases import ModelCase
 
-    model, arguments, config = _trained_model(args)
+    model, arguments, config = trained_model(args)
     if not hasattr(model, "copy"):
         raise ValueError(f"a model of class {type(model).__name__} has no method copy(dtype=...), which the checks need")
-    dataset = _data_of_run(args, arguments, config)
+    dataset = data_of_run(args, arguments, config)
     rng = np.random.default_rng(0)
     rows = np.sort(rng.choice(len(dataset.x_val), min(32, len(dataset.x_val)), replace=False))
     model = model.copy(dtype="float64")
-    batch = _validation_rows(model, dataset, 0, rows)
+    batch = validation_rows(model, dataset, 0, rows)
     half = max(1, len(rows) // 2)
     others, batch = tuple(array[:half] for array in batch), tuple(array[-half:] for array in batch)
     final = settings.final_step_settings(type(model), arguments, len(dataset.x_train))

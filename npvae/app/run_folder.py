@@ -38,14 +38,14 @@ def new_folder(path=None, default="run"):
     return wanted
 
 
-def new_picture(path, folder):
-    """Make the empty file of a new picture; without a path, the first of draws.png, draws-2.png, ... in a run folder that this
-    makes. FileExistsError if it is there already."""
+def new_file(path, default):
+    """Make the empty file of a new picture or page, which has the suffix of the path `default`; without a path, the first of
+    draws.png, draws-2.png, ... for the default draws.png. FileExistsError if it is there already."""
     if path is None:
-        return first_made(folder / "draws.png", lambda file: file.touch(exist_ok=False))
+        return first_made(default, lambda file: file.touch(exist_ok=False))
     path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise ValueError(f"--out must name a .png file; got {path}")
+    if path.suffix.lower() != default.suffix:
+        raise ValueError(f"--out must name a {default.suffix} file; got {path}")
     try:
         path.touch(exist_ok=False)
     except FileExistsError:

@@ -79,6 +79,8 @@ class Measure(NamedTuple):
 #   validation_settings(**settings)   the settings that validation rows are measured with
 #   examples(backend)          classmethod, yields Examples in every regime: `npvae.checking` puts them before its checks
 #   encode, decode, reconstruct, sample(n, rng), log_likelihood(x, ...)
+#   decoder, likelihood        dense layers (W, b, activation) and the name of p(x|z): what the page of `npvae explore` decodes
+#                              with
 #   measure(*batch, n_samples, seed, progress)   yields Measures of validation rows
 #   pictures(plots, *batch, dataset)   yields (file name, what it shows, Figure or a function that makes it: should one
 #                              fail, the others are drawn); plots is `npvae.app.plots`, handed in
