@@ -105,14 +105,12 @@ class Autoencoder:
     @property
     def encoder(self):
         """The encoder's layers, as `ops.mlp_forward` takes them."""
-        names = [*(f"encoder.{i}" for i in range(len(self.hidden))), "code"]
-        return common.dense_layers(self.parameters, names, self.activation)
+        return common.layers_called(self, "encoder", self.hidden, "code")
 
     @property
     def decoder(self):
         """The decoder's layers."""
-        names = [*(f"decoder.{i}" for i in range(len(self.hidden))), "output"]
-        return common.dense_layers(self.parameters, names, self.activation)
+        return common.layers_called(self, "decoder", self.hidden, "output")
 
     nll_forward, nll_backward = common.nll_forward, common.nll_backward
 

@@ -66,6 +66,11 @@ def dense_layers(parameters, names, activation):
     return [(parameters[f"{name}.W"], parameters[f"{name}.b"], a) for name, a in zip(names, activations)]
 
 
+def layers_called(model, part, widths, last):
+    """The layers part.0, part.1, ..., one for each of the widths, and then `last`, as `dense_layers` gives them."""
+    return dense_layers(model.parameters, [*(f"{part}.{i}" for i in range(len(widths))), last], model.activation)
+
+
 def nll_forward(model, output, x):
     """−log p(x|z) of a decoder's output (..., B, ·) against x (B, D), unchecked, by the model's likelihood: (..., B) in nats,
     and the cache."""

@@ -170,20 +170,17 @@ class ConditionalVAE:
     @property
     def encoder(self):
         """The encoder's layers, (W, b, activation) each, as `ops.mlp_forward` takes them."""
-        names = [*(f"encoder.{i}" for i in range(len(self.hidden))), "posterior"]
-        return common.dense_layers(self.parameters, names, self.activation)
+        return common.layers_called(self, "encoder", self.hidden, "posterior")
 
     @property
     def prior_layers(self):
         """The layers of a learned prior; none of the standard one."""
-        names = [*(f"prior.{i}" for i in range(len(self.hidden))), "prior"] if self.prior == "learned" else []
-        return common.dense_layers(self.parameters, names, self.activation) if names else []
+        return common.layers_called(self, "prior", self.hidden, "prior") if self.prior == "learned" else []
 
     @property
     def decoder(self):
         """The decoder's layers."""
-        names = [*(f"decoder.{i}" for i in range(len(self.decoder_hidden))), "likelihood"]
-        return common.dense_layers(self.parameters, names, self.activation)
+        return common.layers_called(self, "decoder", self.decoder_hidden, "likelihood")
 
     kind_of_latent = property(lambda self: "prior" if self.prior == "learned" else "diagonal")
     nll_forward, nll_backward = common.nll_forward, common.nll_backward

@@ -199,14 +199,12 @@ class VAE:
     @property
     def encoder(self):
         """The encoder's layers, (W, b, activation) each, as `ops.mlp_forward` takes them."""
-        names = [*(f"encoder.{i}" for i in range(len(self.hidden))), "posterior"]
-        return common.dense_layers(self.parameters, names, self.activation)
+        return common.layers_called(self, "encoder", self.hidden, "posterior")
 
     @property
     def decoder(self):
         """The decoder's layers."""
-        names = [*(f"decoder.{i}" for i in range(len(self.decoder_hidden))), "likelihood"]
-        return common.dense_layers(self.parameters, names, self.activation)
+        return common.layers_called(self, "decoder", self.decoder_hidden, "likelihood")
 
     nll_forward, nll_backward = common.nll_forward, common.nll_backward
 
