@@ -121,6 +121,7 @@ class TorchCompiled(TorchEager):
 
     def __init__(self, *args):
         super().__init__(*args)
+        self.torch._dynamo.reset()  # of rows before this one: after eight versions of a function it would compile no more
         self.loss_of = self.torch.compile(self.loss)
 
 

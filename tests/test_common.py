@@ -56,10 +56,11 @@ def test_widths_are_positive_integers():
 
 @pytest.mark.parametrize("kind", npvae.models.classes().values(), ids=npvae.models.classes())
 def test_a_number_is_the_width_of_one_hidden_layer(kind):
-    model = kind(6, hidden=5, backend="numpy")
+    widths = (6, 3) if hasattr(kind, "takes_condition") else (6,)
+    model = kind(*widths, hidden=5, backend="numpy")
     assert (model.hidden, model.config["hidden"]) == ((5,), [5])
-    assert model.shapes(6, hidden=5) == model.parameters.shapes
-    np.testing.assert_array_equal(model.theta, kind(6, hidden=(5,), backend="numpy").theta)
+    assert model.shapes(*widths, hidden=5) == model.parameters.shapes
+    np.testing.assert_array_equal(model.theta, kind(*widths, hidden=(5,), backend="numpy").theta)
 
 
 def test_a_number_is_the_width_of_the_decoder_s_hidden_layer():
