@@ -14,11 +14,10 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from common import RESULTS, machine, print_machine
+from reproduce_iwae import measure
 
 import npvae
-from npvae import evaluate
 from npvae.data import mnist
 from npvae.schedules import Cosine
 from npvae.training import checkpoint
@@ -63,20 +62,6 @@ def train(model, stage, dataset, folder, workers):
     return model, state.seconds
 
 
-def measure(model, x, labels, n_samples):
-    """Figures of the test images x (n, 784) of zeros and ones."""
-    nll = -evaluate.log_likelihood(model, (x, labels), n_samples, 0, progress=True)
-    bound = evaluate.elbo(model, (x, labels), 0, 10)
-    return {
-        "nll": float(nll.mean()),
-        "nll_standard_error": float(nll.std(ddof=1) / np.sqrt(len(nll))),  # from the choice of test images
-        "samples": n_samples,
-        "minus_elbo": -bound.elbo,
-        "kl": bound.kl,
-        "active_units": int(evaluate.active_units(model, (x, labels)).sum()),
-    }
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data-dir", metavar="DIR", help="folder of the MNIST files (default: the cache, else a download)")
@@ -92,7 +77,7 @@ def main():
     rows = []
     for number, stage in enumerate(STAGES):
         model, seconds = train(model, stage, dataset, Path(args.runs) / f"stage{number}", args.workers)
-        rows.append({**stage._asdict(), "seconds": seconds, **measure(model, x_test, labels, args.samples)})
+        rows.append({**stage._asdict(), "seconds": seconds, **measure(model, (x_test, labels), args.samples, 0)})
         row = rows[-1]
         print(f"{row['objective']} k = {row['n_samples']}, {row['epochs']} epochs, {row['seconds'] / 60:.0f} min: test −ELBO "
               f"{row['minus_elbo']:.2f}, NLL {row['nll']:.2f} ± {row['nll_standard_error']:.2f} nats ({row['samples']} "

@@ -211,7 +211,7 @@ def latent_variable_pictures(model, x, dataset, kl=None):
 def conditional_pictures(model, x, condition, dataset, kl):
     """As `latent_variable_pictures`, of a conditional model on the rows x (n, D) and their conditions (n, C)."""
     shown = np.linspace(0, len(x) - 1, min(N_RECONSTRUCTIONS, len(x))).astype(int)
-    labels = None if dataset.labels_val is None else dataset.labels_val
+    labels = dataset.labels_val
 
     def images():
         rows = [x[shown], model.reconstruct(x[shown], condition[shown])]

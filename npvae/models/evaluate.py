@@ -17,11 +17,9 @@ import numpy as np
 from npvae.core import checks, levels
 from npvae.core.numerics import log_sum_exp
 from npvae.core.progress import progress_bar
-from npvae.models.likelihoods import LOGVAR
 from npvae.models.protocol import Measure
 from npvae.ops.full_posterior import full_posterior_forward, full_sample_forward
 from npvae.ops.gaussian_kl import solve_forward
-from npvae.ops.gaussian_likelihoods import bounded_logvar, gaussian_parameters
 from npvae.ops.latent import reparameterize_forward
 
 ROWS_PER_PASS = 2000  # decoder rows at a time: keeps memory flat and the products in cache
@@ -140,13 +138,17 @@ def kl_parts(model, x, rng=None):
     """
     if isinstance(x, tuple):
         raise ValueError("kl_parts needs one prior for all rows, and that of a conditional model may differ from row to row")
-    rng = np.random.default_rng(rng)
+    return _parts(model, x, kl_per_dimension(model, x), np.random.default_rng(rng))
+
+
+def _parts(model, x, kl, rng):
+    """KlParts of the rows x (n, D), whose mean KL of each latent dimension is kl (L,)."""
     if model.posterior == "full":
         log_ratio = _log_q_ratio_full(model, *_checked(model, x), rng)
     else:
         log_ratio = _log_q_ratio(*posterior(model, x), rng)
     information = float(np.mean(log_ratio))
-    return KlParts(information, float(kl_per_dimension(model, x).sum()) - information)
+    return KlParts(information, float(kl.sum()) - information)
 
 
 def _log_q_ratio(mu, logvar, rng):
@@ -212,7 +214,8 @@ def measures(model, x, n_samples, seed=0, progress=False):
     model x is (x, condition); the parts of its KL are left out, since its prior may differ from row to row."""
     bound = elbo(model, x, seed, ELBO_SAMPLES)
     is_conditional = isinstance(x, tuple)
-    parts = [] if is_conditional else _parts_measures(model, x, seed)
+    kl = kl_per_dimension(model, x)
+    parts = [] if is_conditional else _parts_measures(model, x, kl, seed)
     log_p, of_kl = "log p(x)", "= mutual information + aggregate KL"
     if is_conditional:
         log_p, of_kl = "log p(x|condition)", "KL(q(z|x, condition) ‖ p(z|condition))"
@@ -231,12 +234,12 @@ def measures(model, x, n_samples, seed=0, progress=False):
         *sigma_measures(model, x),
         Measure("active_units", active, f"of {model.n_latent}", f"Var(mu) over the data above {ACTIVE}"),
         Measure("n_latent", model.n_latent),
-        Measure("kl_per_dimension", kl_per_dimension(model, x).tolist(), "nats"),
+        Measure("kl_per_dimension", kl.tolist(), "nats"),
     ]
 
 
-def _parts_measures(model, x, seed):
-    information, aggregate_kl = kl_parts(model, x, seed)
+def _parts_measures(model, x, kl, seed):
+    information, aggregate_kl = _parts(model, x, kl, np.random.default_rng(seed))
     most = math.log(len(x))
     return [
         Measure("mutual_information", information, "nats", f"I(x; z): what z tells about x, at most {most:.3f}"),
@@ -249,27 +252,20 @@ def sigma_measures(model, x):
 
     At the floor the likelihood would grow without bound, and the figures above depend on where the floor was put.
     """
-    if model.likelihood not in ("gaussian_global", "gaussian_learned"):
+    p_x_given_z = model.p_x_given_z
+    if not hasattr(p_x_given_z, "logvar"):
         return []
-    batch, low = _checked(model, x), model.p_x_given_z.min_logvar
+    batch = _checked(model, x)
     sums = []  # of log σ², and how many lie on the floor, each divided by their number
     for rows in _slices(len(batch[0]), ROWS_PER_PASS):
-        logvar = _learned_logvar(model, [array[rows] for array in batch])
-        weight = len(batch[0][rows]) / len(batch[0])
-        sums.append((weight * logvar.mean(dtype=np.float64), weight * (logvar <= low).mean()))
+        part = [array[rows] for array in batch]
+        mu, _ = model.encode(*part)
+        logvar = p_x_given_z.logvar(model.decoder_output(mu, *part[1:]), model.parameters)
+        weight = len(mu) / len(batch[0])
+        sums.append((weight * logvar.mean(dtype=np.float64), weight * (logvar <= p_x_given_z.min_logvar).mean()))
     mean, share = map(sum, zip(*sums))
     note = f"at mu(x), geometric mean; {share:.1%} lie on the floor min_sigma = {model.min_sigma:.4g}"
     return [Measure("sigma", math.exp(0.5 * mean), "x", note), Measure("sigma_at_floor", float(share))]
-
-
-def _learned_logvar(model, batch):
-    """log σ² of p(x|z) at z = mu(x) of a batch: (B, D), or (1,) where there is one for all."""
-    low = model.p_x_given_z.min_logvar
-    if model.likelihood == "gaussian_global":
-        return bounded_logvar(model.parameters[LOGVAR], low)[0]
-    mu, _ = model.encode(*batch)
-    (_, logvar), _ = gaussian_parameters(model.decoder_output(mu, *batch[1:]), low)
-    return logvar
 
 
 def _slices(n, size):

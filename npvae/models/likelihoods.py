@@ -10,6 +10,7 @@ The mathematics is in `npvae.ops` (likelihood, gaussian_likelihoods, discrete). 
     mean          E[x|z] of the output: (..., columns D) -> (..., D)
     draw          x ~ p(x|z) of the output, in the units of x: (..., D)
     bias          parameters at which the output is what is best for rows x (n, D) where z says nothing
+    logvar        where variances are learned: their bounded logarithms
     number        what its compiled twin takes beside output and x: a variance, a bound, or 0 for nothing
 
 `ops` is the table of the model's back end, `parameters` the model's dict.
@@ -94,8 +95,11 @@ class GaussianGlobal:
         return output
 
     def draw(self, output, rng, parameters):
-        logvar, _ = bounded_logvar(parameters[LOGVAR], self.min_logvar)
-        return gaussian_sample(output, logvar, rng.standard_normal(output.shape, output.dtype))
+        return gaussian_sample(output, self.logvar(output, parameters), rng.standard_normal(output.shape, output.dtype))
+
+    def logvar(self, output, parameters):
+        """log σ², (1,), not below its floor."""
+        return bounded_logvar(parameters[LOGVAR], self.min_logvar)[0]
 
     def bias(self, x):
         mean = x.mean(axis=0, dtype=np.float64)
@@ -121,8 +125,13 @@ class GaussianLearned:
         return output[..., : output.shape[-1] // 2]
 
     def draw(self, output, rng, parameters):
-        (mean, logvar), _ = gaussian_parameters(output, self.min_logvar)
-        return gaussian_sample(mean, logvar, rng.standard_normal(mean.shape, mean.dtype))
+        mean = self.mean(output)
+        return gaussian_sample(mean, self.logvar(output, parameters), rng.standard_normal(mean.shape, mean.dtype))
+
+    def logvar(self, output, parameters):
+        """log σ² of each dimension, (..., D), not below its floor."""
+        (_, logvar), _ = gaussian_parameters(output, self.min_logvar)
+        return logvar
 
     def bias(self, x):
         variance = np.maximum(x.var(axis=0, dtype=np.float64), math.exp(self.min_logvar))
