@@ -5,6 +5,7 @@ stand here, then models/vae.py.
 
     app/         what a user types and sees
         cli          the command `npvae`: its options and exit status
+        parser       how options are parsed, and those that several commands take
         commands     what `npvae train`, `evaluate`, `sample` and `gradcheck` do
         explore      the page of `npvae explore`; its styles and code are in explore.html
         report       what the commands print of a run and its numbers

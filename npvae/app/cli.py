@@ -6,6 +6,7 @@ import warnings
 
 from npvae import models
 from npvae.app import commands, settings, terminal
+from npvae.app.parser import Parser, add_data_dir, add_run, argument_type
 from npvae.core import options
 from npvae.core.checks import NpvaeWarning
 
@@ -53,28 +54,6 @@ def run(argv):
 def fail(message, status=1):
     print(f"npvae: error: {message}", file=sys.stderr)
     return status
-
-
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line. Options are not abbreviated: what is unique depends on the model."""
-
-    def __init__(self, **options):
-        super().__init__(allow_abbrev=False, **options)
-
-    def error(self, message):
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
-
-
-def argument_type(check):
-    """A check of `npvae.core.options` as an argparse type."""
-
-    def parse(text):
-        try:
-            return check(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return parse
 
 
 def build_parser(argv=()):
@@ -151,21 +130,6 @@ def _add_options(group, table, defaults):
                            nargs="*" if option.many else None)  # fmt: skip
 
 
-def _add_run(parser, optional=False):
-    """The run folder that a command reads, and where its model's code is."""
-    parser.add_argument("run_folder", metavar="RUN", nargs="?" if optional else None, type=options.path,
-                        help="the folder that npvae train left"
-                        + (", whose model to check in place of npvae's small examples" if optional else ""))  # fmt: skip
-    parser.add_argument("--model", metavar="FILE.py", type=options.path,
-                        help="the code of the run's model, where it is not one of npvae's"
-                        + ("; without RUN: check the examples of this model" if optional else ""))  # fmt: skip
-
-
-def _add_data_dir(parser):
-    parser.add_argument("--data-dir", metavar="DIR", type=options.path, help="where the data of RUN are, if they "
-                        "moved since the training")  # fmt: skip
-
-
 def _add_evaluate(subparsers):
     parser = subparsers.add_parser(
         "evaluate",
@@ -174,8 +138,8 @@ def _add_evaluate(subparsers):
         "nll, kl (in total and per latent dimension), active units, the importance-weighted log-likelihood and bits per "
         "dimension. Nats are means per datum; grey images are binarised once.",
     )
-    _add_run(parser)
-    _add_data_dir(parser)
+    add_run(parser)
+    add_data_dir(parser)
     parser.add_argument("--samples", type=argument_type(options.integer(1)), default=100, metavar="K",
                         help="importance samples per datum (default: 100)")  # fmt: skip
     parser.add_argument("--seed", type=argument_type(options.integer(0)), default=0, metavar="S",
@@ -192,8 +156,8 @@ def _add_sample(subparsers):
         "at draws of z from the prior. A conditional model draws for every class in turn, or for the conditions of validation "
         "rows: it needs the data of RUN.",
     )
-    _add_run(parser)
-    _add_data_dir(parser)
+    add_run(parser)
+    add_data_dir(parser)
     parser.add_argument("--count", type=argument_type(options.integer(1)), default=64, metavar="N",
                         help="how many (default: 64)")  # fmt: skip
     parser.add_argument("--out", metavar="PNG", type=options.path, help="the new picture to write (default: the "
@@ -211,8 +175,8 @@ def _add_explore(subparsers):
         "decodes is redrawn while you move through the plane of two latent dimensions, on which the validation rows are dots. "
         "Further dimensions have sliders.",
     )
-    _add_run(parser)
-    _add_data_dir(parser)
+    add_run(parser)
+    add_data_dir(parser)
     parser.add_argument("--out", metavar="HTML", type=options.path, help="the new page to write (default: the first free of "
                         "RUN/explore.html, RUN/explore-2.html, ...)")  # fmt: skip
     parser.add_argument("--pictures", action="store_true", help="beside the page, draw one latent dimension after the other, "
@@ -234,7 +198,7 @@ def _add_gradcheck(subparsers):
         "complex step (exact to rounding), central differences, the Taylor test, float32 against float64, and what holds for "
         "every backward pass (linear, pure, zero for zero). Exit status 1 if anything fails.",
     )
-    _add_run(parser, optional=True)
-    _add_data_dir(parser)
+    add_run(parser, optional=True)
+    add_data_dir(parser)
     parser.add_argument("--json", action="store_true", help="print every report as JSON instead of the table")
     parser.set_defaults(run=commands.gradcheck)
