@@ -15,7 +15,7 @@ sys.path[:0] = [str(HERE), str(HERE / "support")]
 
 import faults  # noqa: E402
 
-from npvae import data  # noqa: E402
+from npvae import VAE, data  # noqa: E402
 from npvae.app import cli, commands, plots  # noqa: E402
 
 PICTURES = ["grid.png", "latent.png", "loss.png", "reconstructions.png", "samples.png"]  # of a VAE of images, two latents
@@ -53,6 +53,12 @@ def small_world(monkeypatch, tmp_path):
 def no_pictures(monkeypatch):
     """Pictures take ten times as long as these runs; where a test looks at something else, none are drawn."""
     monkeypatch.setattr(commands, "draw_pictures", lambda *args: {})
+
+
+@pytest.fixture
+def no_pixels(monkeypatch):
+    """Figures are made, but not written, which takes most of the time: for tests that look at what is drawn."""
+    monkeypatch.setattr(plots, "save", lambda figure, path: figure() if callable(figure) else figure)
 
 
 @pytest.fixture
@@ -107,4 +113,4 @@ def few_cases(monkeypatch):
 
     few = [case for case in cases.op_pairs() if case.name.startswith("affine")]
     monkeypatch.setattr(cases, "all_pairs", lambda: list(few))
-    monkeypatch.setattr(cases, "cases", lambda: [*few, next(iter(cases.model_cases("numpy")))])
+    monkeypatch.setattr(cases, "cases", lambda: [*few, next(cases.cases_of(next(VAE.examples("numpy"))))])

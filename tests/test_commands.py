@@ -247,6 +247,7 @@ def test_a_damaged_or_missing_checkpoint_is_named(run, error_of):
     assert "checkpoint.npz does not exist" in error_of("sample", "run")
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_run_that_was_stopped_early_says_so(capsys):
     np.save("x.npy", np.eye(20))
     argv = ["train", *SMALL, "--data", "x.npy", "--epochs", "50", "--early-stopping", "2", "--learning-rate", "0.1"]
@@ -264,7 +265,7 @@ def test_a_run_that_was_stopped_early_says_so(capsys):
 @pytest.mark.usefixtures("no_pictures", "few_cases")
 def test_a_run_is_evaluated_and_checked_with_the_settings_that_its_training_ended_with(monkeypatch, capsys):
     np.save("x.npy", np.eye(20))
-    argv = ["--objective", "iwae", "--train-samples", "3", "--beta", "0.5", "--annealing-epochs", "1"]
+    argv = ["--objective", "iwae", "--train-samples", "3", "--beta", "0.5", "--annealing-epochs", "1", "--activation", "tanh"]
     assert cli.main(["train", *SMALL, "--data", "x.npy", "--out", "run", *argv]) == 0
     seen, forward = [], npvae.VAE.forward
 
@@ -415,7 +416,7 @@ def results_of(monkeypatch, module, name):
 
 
 @pytest.fixture(params=["standardise", "16"])
-def scaled_run(request, monkeypatch):
+def scaled_run(request, no_pixels):
     """A function: trains a model on x.npy with --scale and --image-shape; returns the Dataset and the trained model."""
     np.save("x.npy", 300 + 20 * np.random.default_rng(0).standard_normal((40, 6)))
 

@@ -285,7 +285,7 @@ def drawn_by(monkeypatch, *argv):
     return calls[0]
 
 
-@pytest.mark.usefixtures("few_cases")
+@pytest.mark.usefixtures("few_cases", "no_pixels")
 def test_a_run_with_labels_goes_all_the_way(monkeypatch, capsys):
     saved(labels=np.arange(40) % 4)
     shown = []
@@ -394,7 +394,7 @@ def test_a_condition_makes_the_model_a_conditional_one(capsys):
         cli.main(["train", "--condition", "label", "--help"])
     assert "model (ConditionalVAE):" in capsys.readouterr().out
     saved(x=FLAT, labels=NUMBERS)
-    assert cli.main(["train", "--data", "rows.npz", "--condition", "label", "--epochs", "1"]) == 0
+    assert cli.main(["train", "--data", "rows.npz", "--condition", "label", "--likelihood", "gaussian", "--epochs", "1"]) == 0
     assert Path("runs/conditionalvae-rows").is_dir()
 
 

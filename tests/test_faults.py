@@ -106,7 +106,7 @@ def test_a_run_that_was_killed_before_its_first_save_begins_again(monkeypatch):
 
 def test_a_learning_rate_of_10_ends_in_a_clear_error_with_the_last_good_checkpoint(tmp_path):
     x = np.random.default_rng(0).standard_normal((100, 12))
-    model = npvae.VAE(12, 2, (6,), "softplus", "gaussian", seed=1)
+    model = npvae.VAE(12, 2, (6,), "softplus", "gaussian", backend="numpy", seed=1)
     options = {"epochs": 9, "batch_size": 5, "optimizer": npvae.SGD(10.0), "progress": False}
 
     def on_step(state):

@@ -62,7 +62,7 @@ def test_each_shard_draws_noise_of_its_own_and_every_row_is_used_once():
             return super().gradient(x, eps, dloss=dloss, **options)
 
     x = np.arange(50 * 16, dtype=np.float32).reshape(50, 16)
-    npvae.fit(Recorder(16, 2, (), likelihood="gaussian"), x, epochs=1, batch_size=20, workers=3,
+    npvae.fit(Recorder(16, 2, (), likelihood="gaussian", backend="numpy"), x, epochs=1, batch_size=20, workers=3,
               optimizer=npvae.SGD(1e-12), progress=False)  # fmt: skip
     assert sorted(len(rows) for rows, _, _ in seen) == [3, 3, 4, 6, 6, 7, 7, 7, 7]
     assert sorted(np.concatenate([rows[:, 0] / 16 for rows, _, _ in seen])) == list(range(50))

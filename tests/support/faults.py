@@ -8,9 +8,10 @@ and compared with a run that nothing happened to: all parameters, the history, m
 
 import contextlib
 import errno
+import functools
+import io
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from unittest import mock
 import numpy as np
 
 import npvae
+from npvae.app import cli, commands
 from npvae.app.run_folder import exclusive
 from npvae.core import files
 from npvae.training import checkpoint
@@ -70,7 +72,9 @@ def result(folder, model, state):
     return [model.theta.tobytes(), *(np.asarray(value).tobytes() for value in state.optimizer.values()), json.dumps(rows)]
 
 
+@functools.cache
 def undisturbed(workers=1, epochs=EPOCHS):
+    """The result of a run that nothing happens to."""
     with tempfile.TemporaryDirectory() as folder:
         return result(folder, *train(folder, workers=workers, epochs=epochs))
 
@@ -155,32 +159,45 @@ def stopped_at_any_step(n):
 COMMAND = ["train", "--data", "x.npy", "--latent", "2", "--hidden", "6", "--batch-size", "4", "--epochs", "200", "--out", "run"]
 
 
+def command(*argv):
+    """The command in this process, without the pictures, which come when all is saved and take longer than the training."""
+    with mock.patch.object(commands, "draw_pictures", return_value={}), contextlib.redirect_stdout(io.StringIO()):
+        status = cli.main([*argv])
+    assert status == 0, argv
+
+
+def parameters_of(folder):
+    return npvae.VAE.load(Path(folder) / "checkpoint.npz").theta
+
+
+@functools.cache
+def uninterrupted(workers):
+    """The parameters that the command ends with where no signal comes."""
+    with tempfile.TemporaryDirectory() as home, contextlib.chdir(home):
+        np.save("x.npy", data())
+        command(*COMMAND, "--workers", workers)
+        return parameters_of("run")
+
+
 def interrupted(n, number):
-    """The command, stopped by a signal at a random moment of its training: exit status 128 + number, and resumed in a new
-    process; by turns with one worker and two."""
+    """The command, stopped by a signal at a random moment of its training: exit status 128 + number, and resumed in another
+    process, this one; by turns with one worker and two."""
     rng = np.random.default_rng(number)
-    with tempfile.TemporaryDirectory() as home:
-        np.save(Path(home) / "x.npy", data())
-        command = [sys.executable, "-m", "npvae"]
-        quiet = {"cwd": home, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        expected = []
-        for workers in ("1", "2"):
-            subprocess.run([*command, *COMMAND[:-1], f"whole{workers}", "--workers", workers], check=True, **quiet)
-            expected.append(npvae.VAE.load(Path(home) / f"whole{workers}/checkpoint.npz").theta)
-        assert not np.array_equal(*expected)
-        for k in range(n):
-            shutil.rmtree(Path(home) / "run", ignore_errors=True)
-            process = subprocess.Popen([*command, *COMMAND, "--workers", str(1 + k % 2)], **quiet)
-            while not (Path(home) / "run/checkpoint.npz").exists() and process.poll() is None:
+    assert not np.array_equal(uninterrupted("1"), uninterrupted("2"))
+    for k in range(n):
+        with tempfile.TemporaryDirectory() as home, contextlib.chdir(home):
+            np.save("x.npy", data())
+            workers, quiet = str(1 + k % 2), {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            process = subprocess.Popen([sys.executable, "-m", "npvae", *COMMAND, "--workers", workers], **quiet)
+            while not Path("run/checkpoint.npz").exists() and process.poll() is None:
                 time.sleep(0.01)
             time.sleep(rng.uniform(0, 0.3))
             process.send_signal(number)
             started = time.monotonic()
             status = process.wait()
             stopped = status == 128 + number and time.monotonic() < started + 10  # the process' end included
-            subprocess.run([*command, "train", "--resume", "--out", "run"], check=True, **quiet)
-            theta = npvae.VAE.load(Path(home) / "run/checkpoint.npz").theta
-            yield stopped, np.array_equal(theta, expected[k % 2])
+            command("train", "--resume", "--out", "run")
+            yield stopped, np.array_equal(parameters_of("run"), uninterrupted(workers))
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ import test_evaluate
 import test_latent
 import test_likelihood
 
-from npvae import ops
+from npvae import models, ops
 from npvae.checking import cases, run
 from npvae.models import autoencoder, evaluate, objectives, vae
 from npvae.models.vae import VAE
@@ -78,9 +78,9 @@ CLIP = ("clip logvar", "numpy latent, clipped")
 BERNOULLI = ("Bernoulli nll",)
 GAUSSIAN = ("Gaussian nll",)
 SAMPLES = "numpy VAE 7-6-2 tanh gaussian, B 3, S 4, after"  # with beta = 0.5
-SQUARE = "numpy VAE 7-6-2 relu bernoulli, B 4, S 1"  # as many rows as the posterior has columns
+SQUARE = "numpy VAE 7-6-2 relu bernoulli, B 4, S 1, after"  # as many rows as the posterior has columns
 DEEP = "numpy VAE 7-5-4-3-2 relu gaussian, B 3, S 1, fresh"
-IWAE_MODEL = "numpy VAE 7-6-2 tanh gaussian iwae"
+IWAE_MODEL = "numpy VAE 7-6-2 tanh gaussian iwae, B 3, S 4, after"
 ELBO, IWAE = ("−ELBO",), ("−IWAE", IWAE_MODEL)
 SAMPLED_KL = ("sampled KL", "numpy latent sampled", IWAE_MODEL)
 PLAIN = "numpy VAE 7-2 relu gaussian, B 1, S 1, after"
@@ -1020,15 +1020,17 @@ def patched(wrong):
 
 @functools.cache
 def right_model_cases():
-    """Built, and trained, by the right code."""
-    return cases.model_cases("numpy")
+    """Those before which mistakes are put: built, and trained, by the right code."""
+    before = tuple({prefix for m in MISTAKES + PROBABILITY_MISTAKES for prefix in m.put_before})
+    examples = [example for kind in models.classes().values() for example in kind.examples("numpy")]
+    asked = [e for e in examples if e.name.startswith(before) or any(prefix.startswith(e.name) for prefix in before)]
+    return [case for example in asked for case in cases.cases_of(example)]
 
 
 def cases_of(prefixes):
     """The cases whose names begin with one of the prefixes, made of the functions that are in place now."""
-    models = [case for case in right_model_cases() if case.name.startswith(prefixes)]
     pairs = [p for p in cases.op_pairs() + cases.composite_pairs("numpy") if p.name.startswith(prefixes)]
-    return pairs + [copied(case) for case in models]
+    return pairs + [copied(case) for case in right_model_cases() if case.name.startswith(prefixes)]
 
 
 def copied(case):
