@@ -261,8 +261,8 @@ def _ising(progress):
         f"Ising lattices {ISING_SIZE} × {ISING_SIZE} at {len(temperatures)} temperatures from {temperatures[0]:g} to "
         f"{temperatures[-1]:g}, {len(train.spins):,} to train on, {len(val.spins):,} to validate on"
     )
-    return Dataset(description, train.spins, val.spins, val.temperature, "temperature (J/k)", (ISING_SIZE, ISING_SIZE),
-                   labels_train=train.temperature)  # fmt: skip
+    return Dataset(description, train.spins.view(bool), val.spins.view(bool), val.temperature, "temperature (J/k)",
+                   (ISING_SIZE, ISING_SIZE), labels_train=train.temperature)  # fmt: skip
 
 
 def _toy(name):
