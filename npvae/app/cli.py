@@ -5,7 +5,7 @@ import sys
 import warnings
 
 from npvae import models
-from npvae.app import commands, settings, terminal
+from npvae.app import commands, compress, make_data, settings, terminal
 from npvae.app.parser import Parser, add_data_dir, add_run, argument_type
 from npvae.core import options
 from npvae.core.checks import NpvaeWarning
@@ -64,9 +64,11 @@ def build_parser(argv=()):
     )
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_train(subparsers, _kind_of(argv))
+    make_data.add_parser(subparsers)
     _add_evaluate(subparsers)
     _add_sample(subparsers)
     _add_explore(subparsers)
+    compress.add_commands(subparsers)
     _add_gradcheck(subparsers)
     return parser
 

@@ -50,3 +50,5 @@ from npvae.kernels.likelihood import (
 from npvae.kernels.mlp import mlp_backward, mlp_forward
 from npvae.kernels.updates import adagrad_step, adam_step, momentum_step, rmsprop_step, sgd_step
 from npvae.kernels.vae import vae_gradient, vae_workspace
+
+import npvae.kernels.bits_back  # beside the table: else the files of ops that came with it would stand for those of kernels

@@ -8,12 +8,15 @@ from types import FunctionType
 import numba
 from numba.core import event
 from numba.core.caching import FunctionCache
+from numba.extending import overload
 
 # What a kernel may assume. Not `nnan` or `ninf` (they delete the checks for NaN and infinity): never a bare fastmath=True.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
+STRICT = {"fastmath": False, "error_model": "numpy", "no_cfunc_wrapper": True}
+FROM_OPS = ("bits_back", "codes", "latent", "rans", "reproducible")  # files of ops whose numbers or functions kernels compile
 
 
-def jit(function):
+def jit(function, fastmath=FASTMATH):
     """Compile `function`, cached on disk where its folder or the user's cache is writable, in memory elsewhere.
 
     error_model="numpy" makes x / 0 an infinity as in NumPy; Python's ZeroDivisionError check would stop vectorisation. nogil
@@ -25,11 +28,21 @@ def jit(function):
     """
     if function.__closure__:
         function.__qualname__ = f"{function.__name__}_{digest(identity(function))[:16]}"
-    kernel = numba.njit(function, error_model="numpy", fastmath=FASTMATH, nogil=True, no_cfunc_wrapper=True)
+    kernel = numba.njit(function, error_model="numpy", fastmath=fastmath, nogil=True, no_cfunc_wrapper=True)
     if not numba.config.DISABLE_JIT:
         with contextlib.suppress(RuntimeError):  # "no locator available": there is no place that can be written
             kernel._cache = Cache(function)
     return kernel
+
+
+def strict_jit(function):
+    """As `jit`, but each operation is done and rounded as the source has it, so that the bits are the same everywhere."""
+    return jit(function, fastmath=False)
+
+
+def stand_in(function, twin=None):
+    """Where a kernel names `function`, of `npvae.ops`, let it call `twin`, compiled as by `strict_jit`; None for itself."""
+    overload(function, jit_options=STRICT, strict=False)(lambda *arguments: twin or function)
 
 
 def identity(function):
@@ -81,8 +94,8 @@ class Cache(FunctionCache):
 def sources():
     """A digest of all files that kernels are made of."""
     here = Path(__file__).parent
-    bounds_of_logvar = here.parent / "ops" / "latent.py"
-    return digest(*(path.read_bytes() for path in [*sorted(here.glob("*.py")), bounds_of_logvar]))
+    of_ops = [path for path in sorted((here.parent / "ops").glob("*.py")) if path.stem in FROM_OPS]
+    return digest(*(path.read_bytes() for path in [*sorted(here.glob("*.py")), *of_ops]))
 
 
 @contextlib.contextmanager
