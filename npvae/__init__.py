@@ -8,6 +8,9 @@ stand here, then models/vae.py.
         parser       how options are parsed, and those that several commands take
         commands     what `npvae train`, `evaluate`, `sample` and `gradcheck` do
         explore      the page of `npvae explore`; its styles and code are in explore.html
+        make_data    what `npvae data` does: simulations as files
+        compress     what `npvae compress` and `npvae decompress` do
+        standard_compressors  gzip, bzip2, xz, PNG and WebP, for comparison
         report       what the commands print of a run and its numbers
         estimator    the VAE as a scikit-learn estimator
         settings     what a run can be told: options, defaults, and which model is meant
@@ -43,6 +46,9 @@ stand here, then models/vae.py.
         cvae         the VAE of data given a condition, such as a class label
         autoencoder  its relative without noise; PCA where it is linear
         flow         a normalizing flow of affine coupling layers
+        hierarchical  a chain of VAEs: latents above latents
+        latent_chain  the latents of such a chain: of data, drawn downwards, how good and how much used
+        path_posterior  paths that led to measured outcomes, with a stochastic differential equation as latent variable
         likelihoods  p(x|z) by name: its ops, its mean, its samples
         conditions   conditions as arrays, checked
         latent_variable  what models with a Gaussian latent variable share
@@ -51,13 +57,17 @@ stand here, then models/vae.py.
         ppca         probabilistic PCA, the linear VAE that is solved in closed form
         protocol     what training, checks and commands ask of a model
         common       what models made of dense layers share
+        bits_back    data compressed by a VAE to nearly its −ELBO, and restored
         saved        models in files, copies of models
         backend      the two tables of ops
     data/        what is learned from
-        ising        the Ising model: Wolff's algorithm, Onsager's and Kaufman's exact results
+        ising        the Ising model: lattices by Wolff's algorithm, their energy and magnetization
+        ising_exact  its exact results: Onsager's, Yang's, Kaufman's
+        autocorrelation  how many steps of a Markov chain make an independent one
         mnist        MNIST, verified byte by byte
         toy          eight densities in the plane
         arrays       your own .npy and .npz files
+        packed       compressed arrays as files
         rows         checked rows, and how a minibatch is made of them
     kernels/     compiled twins of ops: the same names and signatures in Numba
         layers       bias and activation in one pass
@@ -74,6 +84,10 @@ stand here, then models/vae.py.
         dense        dense products of few rows
         sparse       products with matrices of few non-zeros
         elementary   exp, log1p, tanh that vectorise
+        reproducible exp, log, the normal distribution, dense layers: the same bits everywhere
+        rans         the stack of bits of entropy coding
+        codes        probabilities as whole numbers
+        bits_back    rows of data coded and decoded in one call
         ising        the cluster flip of the simulation
         compile      how kernels are compiled and cached
     ops/         the mathematics: pairs of pure functions, forward and backward side by side
@@ -86,11 +100,18 @@ stand here, then models/vae.py.
         full_posterior  q(z|x) with correlations: its Cholesky factor, sample and KL
         gaussian_kl  the KL of two Gaussians, diagonal or full
         learned_prior  the latent against a prior that is a network's output
+        chains       Gaussian transitions one after the other, up and down again
         joining      a condition beside data or latent
         gaussian_likelihoods  p(x|z) with learned variances
         discrete     p(x|z) of whole numbers: categorical and beta-binomial
+        sde          stochastic differential equations: integration, and the KL of path measures
+        noise_schedule  how much noise stands at which time, and how a network is told the time
         binarize     zeros and ones drawn from grey levels
         updates      the arithmetic of the optimisers
+        reproducible exp, log, the normal distribution, dense layers: the same bits everywhere
+        rans         asymmetric numeral systems: the stack of bits of entropy coding
+        codes        probabilities as whole numbers, and symbols coded with them
+        bits_back    rows of data coded by a VAE at the price of the bound
     core/        small helpers that know nothing of models
         checks       input checks and their messages
         levels       what uint8 data mean: grey levels, or zeros and ones
@@ -100,6 +121,7 @@ stand here, then models/vae.py.
         numerics     sums that keep their digits
         randomness   random numbers as pure functions of seed and counters
         progress     the progress bar, and lines that never end the work
+        cores        how many cores this process may use
 
     x ─ layers ─▶ h ─ layers ─▶ mu, logvar ─(+eps) latent ─▶ z ─ layers ─▶ h' ─ layers ─▶ logits ─ likelihood ─▶ nll
                                    └───────────── latent: kl ────────────────────────────────────────────────▶ kl

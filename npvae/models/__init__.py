@@ -3,6 +3,8 @@
 from npvae.models.autoencoder import Autoencoder
 from npvae.models.cvae import ConditionalVAE
 from npvae.models.flow import Flow
+from npvae.models.hierarchical import HierarchicalVAE
+from npvae.models.path_posterior import PathPosterior
 from npvae.models.vae import VAE
 
 
