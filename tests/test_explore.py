@@ -512,7 +512,7 @@ def test_a_page_that_cannot_be_written_leaves_no_empty_file(run, error_of, monke
     def full(path, write_to):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(explore, "replace_file", full)
+    monkeypatch.setattr(explore.run_folder.files, "replace_file", full)
     assert "No space left on device" in error_of("explore", "run")
     assert not Path("run/explore.html").exists()
 

@@ -60,13 +60,13 @@ def compress(args):
     """`npvae compress`."""
     model, arguments, config = commands.trained_model(args)
     bits_back.check(model)
-    check_free(args.out, SUFFIX)
+    run_folder.check_free(args.out, SUFFIX)
     x, name = data_of(args, arguments, config)
     if args.binarize:
         x = binarized(model, x, name)
     default = Path(args.run_folder) / (Path(args.data or arguments["data"]).stem.replace(":", "-") + SUFFIX)
     content, account = bits_back.compress(model, x, workers=args.workers, progress=True, name=name)
-    path = write_new(args.out, default, lambda file: file.write(content))
+    path = run_folder.write_new(args.out, default, lambda file: file.write(content))
     print(f"run       {args.run_folder}, {report.name_of(model)}\n"
           f"data      {name}: {x.dtype} of shape {x.shape}, {x.nbytes:,} bytes\n"
           f"file      {path}: {report.counted(len(content), 'byte')}\n")  # fmt: skip
@@ -80,32 +80,13 @@ def decompress(args):
     """`npvae decompress`."""
     model, _, _ = commands.trained_model(args)
     bits_back.check(model)
-    check_free(args.out, ".npy")
+    run_folder.check_free(args.out, ".npy")
     content = Path(args.file).read_bytes()
     x = bits_back.decompress(model, content, args.workers, progress=True, name=str(args.file))
-    path = write_new(args.out, Path(args.file).with_suffix(".npy"), lambda file: np.save(file, x, allow_pickle=False))
+    default = Path(args.file).with_suffix(".npy")
+    path = run_folder.write_new(args.out, default, lambda file: np.save(file, x, allow_pickle=False))
     print(f"{path}: {x.dtype} of shape {x.shape}, the array that was compressed")
     return 0
-
-
-def check_free(out, suffix):
-    """Refuse an --out that `run_folder.new_file` would refuse, before the work is done."""
-    if out is not None and Path(out).suffix.lower() != suffix:
-        raise ValueError(f"--out must name a {suffix} file; got {out}")
-    if out is not None and Path(out).exists():
-        raise FileExistsError(f"{out} exists already; name another file with --out")
-
-
-def write_new(out, default, write_to):
-    """Let `write_to(file)` write the new file `out`, or the first free one of the default's name; returns its path. Where that
-    fails there is no file."""
-    path = run_folder.new_file(out, default)
-    try:
-        files.replace_file(path, write_to)
-    except BaseException:
-        path.unlink(missing_ok=True)  # the empty file
-        raise
-    return path
 
 
 def data_of(args, arguments, config):

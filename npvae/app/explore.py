@@ -20,7 +20,6 @@ from npvae import ops
 from npvae.app import commands, latent_pictures, run_folder
 from npvae.app.drawing import MAX_LEGEND_LABELS, TRAIN, grey_range
 from npvae.app.pictures import save_picture
-from npvae.core.files import replace_file
 from npvae.models import conditions
 from npvae.models.likelihoods import LIKELIHOODS, likelihood_called
 from npvae.ops.discrete import LOG_MAX, LOG_MIN
@@ -40,12 +39,7 @@ def explore(args):
     index = shown_rows(dataset)
     batch = commands.validation_rows(model, dataset, 0, index)
     text = page(model, batch, index, dataset, str(args.run_folder))
-    path = run_folder.new_file(args.out, Path(args.run_folder) / "explore.html")
-    try:
-        replace_file(path, lambda file: file.write(text.encode()))
-    except BaseException:
-        path.unlink(missing_ok=True)  # the empty file
-        raise
+    path = run_folder.write_new(args.out, Path(args.run_folder) / "explore.html", lambda file: file.write(text.encode()))
     print(f"{path}: the latent space of {model}, to be opened in a browser ({path.stat().st_size / 1e6:.1f} MB)")
     if args.pictures:
         for name, description, figure in latent_pictures.pictures(model, batch, dataset):

@@ -94,21 +94,16 @@ def temperatures(text):
 def make_ising(args):
     """`npvae data ising`."""
     from npvae.app import run_folder
-    from npvae.core.files import replace_file
     from npvae.data import ising
 
     values = [value for part in args.temperatures for value in part]
-    path = run_folder.new_file(args.out, Path("ising.npz"))
+    run_folder.check_free(args.out, ".npz")
     began = time.perf_counter()
-    try:
-        sample = ising.simulate(values, args.samples, args.size, args.seed, args.chains, args.workers, progress=True)
-        seconds = time.perf_counter() - began
-        arrays = {"x": sample.spins, "labels": sample.temperature, "temperature": sample.temperature, "chain": sample.chain,
-                  "magnetization": sample.magnetization, "energy": sample.energy}  # fmt: skip
-        replace_file(path, lambda file: np.savez(file, **arrays))
-    except BaseException:
-        path.unlink(missing_ok=True)  # the empty file
-        raise
+    sample = ising.simulate(values, args.samples, args.size, args.seed, args.chains, args.workers, progress=True)
+    seconds = time.perf_counter() - began
+    arrays = {"x": sample.spins, "labels": sample.temperature, "temperature": sample.temperature, "chain": sample.chain,
+              "magnetization": sample.magnetization, "energy": sample.energy}  # fmt: skip
+    path = run_folder.write_new(args.out, Path("ising.npz"), lambda file: np.savez(file, **arrays))
     print("\n".join(comparison(sample, args.size, values, args.chains)))
     print(f"\n{path}: {len(sample.spins):,} lattices of {args.size} × {args.size} spins, {path.stat().st_size / 1e6:.1f} MB, "
           f"simulated in {seconds:.1f} s\nnext: npvae train --data {path}")  # fmt: skip

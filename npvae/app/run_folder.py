@@ -53,6 +53,26 @@ def new_file(path, default):
     return path
 
 
+def check_free(out, suffix):
+    """Refuse an --out that `new_file` would refuse, before the work is done."""
+    if out is not None and Path(out).suffix.lower() != suffix:
+        raise ValueError(f"--out must name a {suffix} file; got {out}")
+    if out is not None and Path(out).exists():
+        raise FileExistsError(f"{out} exists already; name another file with --out")
+
+
+def write_new(out, default, write_to):
+    """Let `write_to(file)` write the new file `out`, or the first free one of the default's name; returns its path. Where that
+    fails there is no file."""
+    path = new_file(out, default)
+    try:
+        files.replace_file(path, write_to)
+    except BaseException:
+        path.unlink(missing_ok=True)  # the empty file
+        raise
+    return path
+
+
 def is_unused(folder):
     """Whether a folder is not there or holds nothing, but for hidden files: the lock, what a killed program was writing."""
     return not folder.is_dir() or all(path.name.startswith(".") for path in folder.iterdir())

@@ -1,8 +1,10 @@
 """The two back ends: a module is a table of ops."""
 
+import contextlib
 from functools import cache
 
 from npvae import ops
+from npvae.core.progress import tell
 
 BACKENDS = ("numba", "numpy")
 
@@ -15,3 +17,12 @@ def load_ops(backend):
     from npvae import kernels
 
     return kernels
+
+
+def compilation_announced(model, progress):
+    """Within the block, tell who watches why it takes so long before anything happens: a context manager."""
+    if not progress or getattr(model, "backend", "numpy") == "numpy":
+        return contextlib.nullcontext()
+    from npvae.kernels.compile import announced
+
+    return announced(lambda: tell("compiling the kernels, which happens once and takes some 10 seconds"))

@@ -16,7 +16,6 @@ is in `npvae.data.packed`.
 Shapes: n rows, D data (n_features), L latent.
 """
 
-import contextlib
 import json
 import math
 import threading
@@ -28,8 +27,9 @@ import numpy as np
 
 from npvae.core import checks, files
 from npvae.core.cores import cores_available
-from npvae.core.progress import progress_bar, tell
+from npvae.core.progress import progress_bar
 from npvae.data import packed
+from npvae.models.backend import compilation_announced
 from npvae.models.vae import VAE
 from npvae.ops import bits_back as chain
 from npvae.ops import rans
@@ -86,6 +86,8 @@ def compress(model, x, n_chains=None, workers=None, progress=False, name="x"):
         message, totals = rans.new_message(number), np.zeros(len(chain.TOTALS))
         for rows in blocks(model, *edges[number]):
             message, of_block = coding.encode(coder, symbols[rows], message)
+            if message.registers[rans.FAULTS]:
+                raise ValueError(f"the posterior of {name} is not finite: this model cannot code it")
             totals += of_block
             rows_done(rows.stop - rows.start)
         return message, totals
@@ -110,7 +112,7 @@ def decompress(model, content, workers=None, progress=False, name="content"):
 
     def decode(number, rows_done):
         message, parts = messages[number], []
-        for rows in blocks(model, *edges[number], backwards=True):
+        for rows in blocks(model, *edges[number]):  # of these only the number counts: the last rows come off first
             message, symbols = coding.decode(coder, rows.stop - rows.start, message)
             if message.registers[rans.DRAWN] or message.registers[rans.FAULTS]:  # there are no such rows
                 raise mismatch(name)
@@ -211,11 +213,10 @@ def edges_of_chains(n, n_chains):
     return list(pairwise(n * number // n_chains for number in range(n_chains + 1)))
 
 
-def blocks(model, first, last, backwards=False):
+def blocks(model, first, last):
     """The rows from first to last − 1 in slices to be coded in one call each."""
     n_rows = max(1, SYMBOLS_PER_BLOCK // model.n_features)
-    starts = range(first, last, n_rows)
-    return (slice(start, min(start + n_rows, last)) for start in (reversed(starts) if backwards else starts))
+    return (slice(start, min(start + n_rows, last)) for start in range(first, last, n_rows))
 
 
 def side_by_side(work, n_chains, workers, model, n, progress):
@@ -240,15 +241,6 @@ def side_by_side(work, n_chains, workers, model, n, progress):
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return [future.result() for future in futures]
-
-
-def compilation_announced(model, progress):
-    """Tell who watches why it takes so long before anything happens."""
-    if not progress or model.backend == "numpy":
-        return contextlib.nullcontext()
-    from npvae.kernels.compile import announced
-
-    return announced(lambda: tell("compiling the kernels, which happens once and takes some 10 seconds"))
 
 
 def account_of(coded, n_header_bytes):

@@ -4,7 +4,6 @@ What is random is a pure function of the seed and of counters (see `npvae.core.r
 and continue to the same result, bit for bit.
 """
 
-import contextlib
 import math
 import time
 import warnings
@@ -15,6 +14,7 @@ from npvae.core import checks
 from npvae.core.progress import progress_bar, tell
 from npvae.core.randomness import PERMUTATION, generator
 from npvae.data.rows import Rows
+from npvae.models.backend import compilation_announced
 from npvae.training import bad_rows, optim
 from npvae.training.state import Best, TrainingState, epoch_line, history_row, plain, terms_line
 from npvae.training.step import Step, validate, validation_settings
@@ -76,7 +76,7 @@ def fit(model, x_train=(), x_val=None, *, epochs=10, batch_size=128, optimizer=N
     unit = " rows" if train.arrays else " steps"
     done = state.epoch * n + min(state.position * batch_size, n)
     bar = progress_bar(progress, total=epochs * n, initial=done, unit=unit)
-    with bar, Workers(n_workers) as pool, _compilation_announced(model, progress):
+    with bar, Workers(n_workers) as pool, compilation_announced(model, progress):
         step = Step(model, train, batch_size, optimizer, pool, settings, state.optimizer, seed, max_gradient_norm, weight_decay)
         epoch = Epoch(step, n, state, bar, seed, on_step)
         while state.epoch < epochs and not _stopped_early(state, early_stopping):
@@ -222,15 +222,6 @@ def _keep_best(model, state, early_stopping, progress):
     if progress and _stopped_early(state, early_stopping):
         tell(f"stopped early: no lower validation loss in {early_stopping} epochs; "
              f"kept the weights of epoch {state.best.epoch}")  # fmt: skip
-
-
-def _compilation_announced(model, progress):
-    """Tell who watches why the first step of all takes so long."""
-    if not progress or getattr(model, "backend", "numpy") == "numpy":
-        return contextlib.nullcontext()
-    from npvae.kernels.compile import announced
-
-    return announced(lambda: tell("compiling the kernels, which happens once and takes some 10 seconds"))
 
 
 def validation_rows(model, x_val, binarize):
