@@ -83,6 +83,14 @@ def test_a_model_is_one_of_npvae_s_or_in_a_file(tmp_path, monkeypatch, folder):
         settings.model_class(f"{path}:C")
 
 
+def test_the_beginning_of_a_name_is_enough_where_no_other_begins_so():
+    kind = settings.model_class("hierarchical")
+    assert kind is npvae.models.HierarchicalVAE
+    assert settings.recorded_name("hierarchical", kind) == "hierarchicalvae"
+    assert settings.model_class_of_run("run", "hierarchicalvae", "HierarchicalVAE", "hierarchical") is kind
+    assert settings.model_class("vae") is npvae.VAE
+
+
 def test_a_file_that_has_changed_is_read_again(tmp_path):
     path = tmp_path / "mine.py"
     for name in ("First", "Second"):

@@ -108,11 +108,12 @@ def npvae_models():
 
 
 def model_class(name):
-    """The class that --model names: one of npvae's, in lower case, or FILE.py, or FILE.py:CLASS. The file is run. ValueError or
-    OSError if there is no such class."""
+    """The class that --model names: one of npvae's, in lower case, or as much of its name as no other begins with; or FILE.py,
+    or FILE.py:CLASS. The file is run. ValueError or OSError if there is no such class."""
     ours, match = npvae_models(), MODEL_FILE.fullmatch(name)
-    if name in ours:
-        return ours[name]
+    meant = [name] if name in ours else [full for full in ours if name and full.startswith(name)]
+    if len(meant) == 1:
+        return ours[meant[0]]
     if match is None:
         raise ValueError(f"--model must be one of {', '.join(ours)}, or FILE.py, or FILE.py:CLASS; got {name!r}")
     path, wanted = Path(match["path"]).resolve(), match["name"]
@@ -154,7 +155,7 @@ def model_class_of_run(folder, recorded, class_name, given):
     is not npvae's that takes `given`, the user's --model. ValueError says what is needed."""
     ours = npvae_models()
     if recorded in ours:
-        if given not in (None, recorded):
+        if given is not None and not (given and recorded.startswith(given)):
             raise ValueError(f"the model of {folder} is {recorded}: leave out --model {given}")
         return ours[recorded]
     if given is None or not MODEL_FILE.fullmatch(given):
@@ -166,9 +167,9 @@ def model_class_of_run(folder, recorded, class_name, given):
 
 
 def recorded_name(name, kind):
-    """What config.json records of --model: a name of npvae's, or the absolute path and the class."""
+    """What config.json records of --model: the whole name of one of npvae's, or the absolute path and the class."""
     match = MODEL_FILE.fullmatch(name)
-    return f"{Path(match['path']).resolve()}:{kind.__name__}" if match else name
+    return f"{Path(match['path']).resolve()}:{kind.__name__}" if match else kind.__name__.lower()
 
 
 def model_option(arguments):
