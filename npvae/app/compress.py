@@ -145,7 +145,7 @@ def account_lines(account, n_values):
     for label, bits, note in rows:
         exact += bits
         whole, shown = round(exact) - shown, round(exact)  # of the running sum: so no roundings add up
-        lines.append(f"{label:24}{whole:16,}{bits / n_values:16.6f}  {note}")
+        lines.append(f"{label:24}{whole:16,}{round(bits / n_values, 6) + 0.0:16.6f}  {note}")  # + 0.0: no −0
     return [*lines, f"{'file':24}{shown:16,}{shown / n_values:16.6f}"]
 
 
