@@ -49,6 +49,9 @@ stand here, then models/vae.py.
         hierarchical  a chain of VAEs: latents above latents
         latent_chain  the latents of such a chain: of data, drawn downwards, how good and how much used
         path_posterior  paths that led to measured outcomes, with a stochastic differential equation as latent variable
+        diffusion    variational diffusion: a chain whose encoder is fixed and adds noise
+        diffusion_terms  the terms of its loss, in both decompositions of the ELBO
+        reverse_process  draws and densities of a trained diffusion
         likelihoods  p(x|z) by name: its ops, its mean, its samples
         conditions   conditions as arrays, checked
         latent_variable  what models with a Gaussian latent variable share
@@ -105,6 +108,7 @@ stand here, then models/vae.py.
         gaussian_likelihoods  p(x|z) with learned variances
         discrete     p(x|z) of whole numbers: categorical and beta-binomial
         sde          stochastic differential equations: integration, and the KL of path measures
+        diffusion    noise added step by step and predicted: the terms of its ELBO, the steps back
         noise_schedule  how much noise stands at which time, and how a network is told the time
         binarize     zeros and ones drawn from grey levels
         updates      the arithmetic of the optimisers

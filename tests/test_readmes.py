@@ -69,6 +69,15 @@ def test_every_label_is_derived_on_the_page_of_derivations():
             assert f"| ({label}) |" in page, label
 
 
+@pytest.mark.parametrize(("script", "result"), [("bench_bits_back", "bits_back"), ("bench_ising", "ising")])
+def test_the_tables_of_several_parts_are_the_saved_results(script, result, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    printed = importlib.import_module(script).markdown(json.loads((ROOT / f"benchmarks/results/{result}.json").read_text()))
+    text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    start = f"<!-- python benchmarks/{script}.py --markdown -->\n"
+    assert re.search(rf"{start}(.*?)\n<!-- end -->", text, re.DOTALL)[1] == printed
+
+
 @pytest.mark.parametrize(("script", "result"), [("bench_step", "step"), ("reproduce_iwae", "iwae")])
 def test_the_tables_are_the_saved_results(script, result, monkeypatch):
     """The full table in benchmarks/README.md, and each row of the short one in README.md."""

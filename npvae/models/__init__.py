@@ -2,6 +2,7 @@
 
 from npvae.models.autoencoder import Autoencoder
 from npvae.models.cvae import ConditionalVAE
+from npvae.models.diffusion import Diffusion
 from npvae.models.flow import Flow
 from npvae.models.hierarchical import HierarchicalVAE
 from npvae.models.path_posterior import PathPosterior
