@@ -38,27 +38,30 @@ def new_folder(path=None, default="run"):
     return wanted
 
 
-def new_file(path, default):
-    """Make the empty file of a new picture or page, which has the suffix of the path `default`; without a path, the first of
+def new_file(out, default):
+    """Make the empty file of a new picture or page, which has the suffix of the path `default`; without `out`, the first of
     draws.png, draws-2.png, ... for the default draws.png. FileExistsError if it is there already."""
-    if path is None:
+    if out is None:
         return first_made(default, lambda file: file.touch(exist_ok=False))
-    path = Path(path)
-    if path.suffix.lower() != default.suffix:
-        raise ValueError(f"--out must name a {default.suffix} file; got {path}")
+    check_free(out, default.suffix)
+    path = Path(out)
     try:
         path.touch(exist_ok=False)
-    except FileExistsError:
-        raise FileExistsError(f"{path} exists already; name another file with --out") from None
+    except FileExistsError:  # made since the check
+        raise FileExistsError(already_there(path)) from None
     return path
 
 
 def check_free(out, suffix):
-    """Refuse an --out that `new_file` would refuse, before the work is done."""
+    """Refuse an --out that `new_file` would refuse, before the work is done; None is free."""
     if out is not None and Path(out).suffix.lower() != suffix:
         raise ValueError(f"--out must name a {suffix} file; got {out}")
     if out is not None and Path(out).exists():
-        raise FileExistsError(f"{out} exists already; name another file with --out")
+        raise FileExistsError(already_there(out))
+
+
+def already_there(path):
+    return f"{path} exists already; name another file with --out"
 
 
 def write_new(out, default, write_to):
