@@ -119,13 +119,21 @@ def assert_gradient_is_that_of_autograd(model, rng, objective, condition=()):
     x = rows_for(model, 6)
     eps = rng.standard_normal((2, 6, model.n_latent))
     terms, cache = model.forward(x, *condition, eps, 0.8, objective)
-    grads = model.backward(cache)
 
-    parameters = {name: torch.tensor(value, requires_grad=True) for name, value in model.parameters.items()}
+    parameters = in_torch(model)
     tensors = [torch.tensor(array) for array in model.check(x, *condition)]
     loss = loss_in_torch(parameters, model, tensors[0], torch.tensor(eps), 0.8, objective, *tensors[1:])
+    assert_agree(terms.loss, model.backward(cache), loss, parameters)
+
+
+def in_torch(model):
+    return {name: torch.tensor(value, requires_grad=True) for name, value in model.parameters.items()}
+
+
+def assert_agree(found, grads, loss, parameters):
+    """A loss and its gradient, and the same by PyTorch."""
     loss.backward()
-    assert terms.loss == pytest.approx(loss.item(), rel=1e-12)
+    assert found == pytest.approx(loss.item(), rel=1e-12)
     for name, tensor in parameters.items():
         expected = tensor.grad.numpy()
         assert np.abs(grads[name] - expected).max() <= 1e-10 * np.abs(expected).max(), name

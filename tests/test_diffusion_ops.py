@@ -82,11 +82,11 @@ def test_PREDICT_gamma_is_the_derivative(predicts):
 
 def assert_denoising(of):
     eps, eps_hat, _, _, weight, dterm = case()
-    assert_gradient(diffusion.denoising_forward, diffusion.denoising_backward, (eps, eps_hat, weight), dterm, of)
+    assert_gradient(diffusion.denoising_forward, diffusion.denoising_backward, (eps_hat, eps, weight), dterm, of)
 
 
 def test_DENOISING_eps_is_the_derivative():
-    assert_denoising([(1, 0)])
+    assert_denoising([(0, 0)])
 
 
 def test_DENOISING_weight_is_the_derivative():
@@ -121,27 +121,40 @@ def test_LEVELS_is_the_derivative(shift):
 def test_CONSISTENCY_is_the_derivative():
     x_s, x_u, eps_hat, _, gamma, dkl = case()
     pair = diffusion.consistency_forward, diffusion.consistency_backward
-    assert_gradient(*pair, (x_s, x_u, eps_hat, *rises(gamma)), dkl, [(2, 0)])
+    assert_gradient(*pair, (eps_hat, x_s, x_u, *rises(gamma)), dkl, [(0, 0)])
 
 
-@pytest.mark.parametrize("of_slope", [False, True])
-def test_SCHEDULE_is_the_derivative(of_slope):
-    *_, dout, _ = case()
-    u, ends = np.array([0.0, 0.2, 0.9, 1.0]), np.array([-3.0, 2.0])
-    douts = (0 * dout, dout) if of_slope else (dout, 0 * dout)
-    dends = noise_schedule.schedule_backward(*douts, u)
+@pytest.mark.parametrize("continuous", [False, True])
+def test_SCHEDULE_is_the_derivative(continuous):
+    u, below = np.array([0.0, 0.2, 0.9, 1.0]), None if continuous else np.array([0.0, 0.1, 0.7, 0.8])
+    ends, douts = np.array([-3.0, 2.0]), np.random.default_rng(1).standard_normal((5, 4))
+    levels, cache = noise_schedule.schedule_forward(ends, u, below, "learned")
+    assert [level is None for level in levels] == [False, continuous, not continuous, False, False]
+    arriving = [None if level is None else dout for level, dout in zip(levels, douts)]
+    dends = noise_schedule.schedule_backward(*arriving, cache)
 
     def loss(ends):
-        return (dout * noise_schedule.schedule_forward(u, ends, "learned")[of_slope]).sum()
+        levels = noise_schedule.schedule_forward(ends, u, below, "learned")[0]
+        return sum((dout * level).sum() for level, dout in zip(levels, douts) if level is not None)
 
     naive.assert_is_gradient(dends, loss, ends)
 
 
+def assert_input(forward, backward, time, number, width):
+    """The gradient with respect to x_t of what the network reads."""
+    x_t, dread = case()[0], np.random.default_rng(1).standard_normal((4, width))
+    dx_t = backward(dread, forward(x_t, time, number)[1])
+    naive.assert_is_gradient(dx_t, lambda x_t: (dread * forward(x_t, time, number)[0]).sum(), x_t)
+
+
+def test_FOURIER_is_the_derivative():
+    pair = noise_schedule.fourier_input_forward, noise_schedule.fourier_input_backward
+    assert_input(*pair, np.array([0.1, 0.4, 0.5, 1.0]), 2, 8)
+
+
 def test_BLOCKS_is_the_derivative():
-    x_t, *_ = case()
-    step, dread = np.array([2, 0, 1, 1]), np.random.default_rng(1).standard_normal((4, 12))
-    dx_t = noise_schedule.blocks_input_backward(dread, step, 3)
-    naive.assert_is_gradient(dx_t, lambda x_t: (dread * noise_schedule.blocks_input(x_t, step, 3)).sum(), x_t)
+    pair = noise_schedule.blocks_input_forward, noise_schedule.blocks_input_backward
+    assert_input(*pair, np.array([2, 0, 1, 1]), 3, 12)
 
 
 # ---- the encoder ----
@@ -169,10 +182,10 @@ def test_a_step_between_near_levels_keeps_its_digits():
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_schedules_rise_from_end_to_end_and_the_slope_is_the_derivative(schedule):
     u = np.linspace(0, 1, 11)
-    gamma, slope = noise_schedule.schedule_forward(u, (-10.0, 5.0), schedule)
+    gamma, slope = noise_schedule.level(u, (-10.0, 5.0), schedule)
     assert gamma[[0, -1]] == pytest.approx([-10, 5], rel=1e-12)
     assert (np.diff(gamma) > 0).all()
-    stepped, _ = noise_schedule.schedule_forward(u + 1e-20j, (-10.0, 5.0), schedule)
+    stepped, _ = noise_schedule.level(u + 1e-20j, (-10.0, 5.0), schedule)
     np.testing.assert_allclose(stepped.imag / 1e-20, slope, rtol=1e-12)
     if schedule == "cosine":
         phi = np.arccos([signal_of(g) for g in gamma])
@@ -181,11 +194,11 @@ def test_schedules_rise_from_end_to_end_and_the_slope_is_the_derivative(schedule
 
 def test_a_network_is_told_the_time():
     x_t = case()[0]
-    read = noise_schedule.fourier_input(x_t, np.array([0.0, 0.25, 0.5, 1.0]), 2)
+    read = noise_schedule.fourier_input_forward(x_t, np.array([0.0, 0.25, 0.5, 1.0]), 2)[0]
     np.testing.assert_array_equal(read[:, :3], x_t)
     np.testing.assert_allclose(read[1, 3:], [-0.5, math.sqrt(0.5), 1, math.sqrt(0.5), 0], atol=1e-15)
-    assert noise_schedule.fourier_input(x_t.astype("float32"), np.zeros(4), 2).dtype == np.float32
-    blocks = noise_schedule.blocks_input(x_t, np.array([1, 0, 1, 0]), 2)
+    assert noise_schedule.fourier_input_forward(x_t.astype("float32"), np.zeros(4), 2)[0].dtype == np.float32
+    blocks = noise_schedule.blocks_input_forward(x_t, np.array([1, 0, 1, 0]), 2)[0]
     np.testing.assert_array_equal(blocks[0], [0, 0, 0, 0, *x_t[0], 1])
     np.testing.assert_array_equal(blocks[1], [*x_t[1], 1, 0, 0, 0, 0])
 
@@ -250,7 +263,7 @@ def test_a_denoising_term_is_the_divergence_of_two_steps_back():
     low, _, high = rises(gamma)
     x_t, _ = diffusion.diffuse_forward(x, eps, high)
     predicted = diffusion.convert(eps_hat, x_t, high, "noise", "data")
-    term, _ = diffusion.denoising_forward(eps, eps_hat, diffusion.weight_forward(low, high)[0])
+    term, _ = diffusion.denoising_forward(eps_hat, eps, diffusion.weight_forward(low, high)[0])
     for b in range(len(x)):
         q, p = (posterior(x_0[b], x_t[b], low[b], high[b]) for x_0 in (x, predicted))
         assert term[b] == pytest.approx(kl_of_normals(*q, *p), rel=1e-11)
@@ -267,7 +280,7 @@ def test_a_consistency_term_is_a_mean_over_the_latent_between(from_data):
     x_s, x_u, eps_hat, _, gamma, _ = case(4, 1)
     s, t, u = rises(gamma)
     s = np.full(4, -np.inf) if from_data else s
-    term, _ = diffusion.consistency_forward(x_s, x_u, eps_hat, s, t, u)
+    term, _ = diffusion.consistency_forward(eps_hat, x_s, x_u, s, t, u)
     predicted = diffusion.convert(eps_hat, x_u, u, "noise", "data")
     nodes, weights = np.polynomial.hermite_e.hermegauss(3)  # exact for the square
     weights = weights / weights.sum()

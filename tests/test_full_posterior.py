@@ -410,7 +410,7 @@ def test_the_compiled_twins_clip_beyond_the_bounds_and_not_on_them():
 
 
 def test_the_compiled_gradient_in_one_call_counts_the_log_variances_that_are_clipped():
-    model = npvae.VAE(4, 3, (), posterior="full", dtype="float64", backend="numba")
+    model = npvae.VAE(4, 3, (5,), "tanh", posterior="full", dtype="float64", backend="numba")  # which others compile too
     model.parameters["posterior.W"][:] = 0
     x, eps = np.ones((2, 4)), np.zeros((3, 2, 3))
     for column, clipped in [(2, 0), (3, 1 / 3), (5, 1 / 3), (6, 0), (8, 0)]:  # mu, logvar, logvar, below the diagonal

@@ -380,6 +380,18 @@ def test_weak_order_on_the_benes_process(scheme, order, as_control):
         assert_order([expectation(g, T, scheme, *fields, np.ones_like)[0] - exact for T in STEPS], order)
 
 
+@ORDERS
+def test_weak_order_on_a_process_that_is_driven(scheme, order):
+    """dz = (sin 3t − κ z) dt + σ(t) dW: a drift that depends on time, at both ends of a step."""
+    t, w = np.polynomial.legendre.leggauss(40)
+    t = (t + 1) / 2
+    mean = Z0 * math.exp(-KAPPA) + (w / 2 * np.sin(3 * t) * np.exp(-KAPPA * (1 - t))).sum()
+    second = mean**2 + variance_of_ornstein_uhlenbeck(rising)
+    drift = Field(lambda z, t, parameters: (math.sin(3 * t) - KAPPA * z, None), None)
+    for g, exact in [(lambda z: z, mean), (np.square, second)]:
+        assert_order([expectation(g, T, scheme, drift, ZERO, rising)[0] - exact for T in STEPS], order)
+
+
 def test_paths_of_random_numbers_have_the_moments_of_the_process():
     """Mean, variance and correlation over time, within 5 standard errors, with steps whose own error is below a tenth of it."""
     n, T = 20_000, 20

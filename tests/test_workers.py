@@ -156,7 +156,7 @@ def test_validation_has_the_same_bits_for_any_number_of_workers():
 
 @pytest.mark.skipif(numba.config.DISABLE_JIT, reason="NUMBA_DISABLE_JIT is set")
 @pytest.mark.parametrize("n", [1, 2])
-def test_a_step_allocates_nothing_large_and_10_000_steps_leave_nothing_behind(n):
+def test_a_step_allocates_nothing_large_and_2000_steps_leave_nothing_behind(n):
     """Large is an array of the batch's size: 64 × 500 floats are 128 kB; the 16-bit noise of the shards is half of that."""
     x = np.random.default_rng(0).integers(0, 256, (100, 500), np.uint8)
     model = npvae.VAE(500, 2, (20,))
@@ -173,12 +173,12 @@ def test_a_step_allocates_nothing_large_and_10_000_steps_leave_nothing_behind(n)
             steps(3000)  # Python keeps up to 2000 freed tuples of a size for later
             before, _ = tracemalloc.get_traced_memory()
             tracemalloc.reset_peak()
-            steps(10_000)
+            steps(2000)
             after, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
     assert peak - before < 100_000
-    assert after - before < 10_000
+    assert after - before < 10_000  # 5 bytes a step: the least that Python allocates is 16
 
 
 def test_small_models_use_one_worker_and_large_ones_all_cores():

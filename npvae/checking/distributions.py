@@ -1,13 +1,16 @@
-"""The cases of the ops of distributions: Gaussians with full covariance and with learned variances, and whole numbers."""
+"""The cases of the ops of distributions: Gaussians with full covariance and with learned variances, chains and paths of
+Gaussian steps, and whole numbers."""
 
 import numpy as np
 
 from npvae.checking.pair import LOGITS, Pair
-from npvae.ops import discrete, full_posterior, gaussian_kl
+from npvae.ops import chains, discrete, full_posterior, gaussian_kl, sde
+from npvae.ops.sde import Field
 
 
 def gaussian_pairs():
-    """Gaussians with full covariance, and the divergences of two Gaussians: generic, and where the two nearly agree."""
+    """Gaussians with full covariance, the divergences of two Gaussians, and Gaussian steps one after the other: generic, and
+    where two Gaussians nearly agree."""
     normal = np.random.default_rng(10).standard_normal
     (mu_q, mu_p), (logvar_q, logvar_p) = normal((2, 4, 3)), normal((2, 4, 3))
     factor_q, factor_p = (full_posterior.factor_forward(logvar, normal((4, 3)))[0] for logvar in (logvar_q, logvar_p))
@@ -33,7 +36,67 @@ def gaussian_pairs():
         Pair("KL of two Gaussians, nearly equal", *pair, (mu_q, logvar_q, *nearly), of_pair, True),
         Pair("sampled KL of two", *pair_sampled, (z, logvar_q, eps, mu_p, logvar_p), ("z", "logvar_q", "mu_p", "logvar_p")),
         Pair("KL of two full Gaussians", *full_pair, (mu_q, factor_q, mu_p, factor_p), of_full_pair),
+        *transition_pairs(), *path_pairs(),
+    ]  # fmt: skip
+
+
+def transition_pairs():
+    """A transition of a chain of latents and its divergence: generic, p nearly q, log-variances beyond and on their bounds."""
+    normal = np.random.default_rng(13).standard_normal
+    transition = chains.transition_forward, chains.transition_backward
+    kl = chains.transition_kl_forward, chains.transition_kl_backward
+    posterior, eps, prior = normal((4, 6)), normal((2, 4, 3)), normal((8, 6))  # of 2 samples, each with a p of its own
+    (z, logvar), _ = chains.transition_forward(posterior, eps)
+    clipped, clipped_p = posterior.copy(), prior.copy()
+    clipped[:, 3:] = [[-40, -30, 0], [20, 30, 1], [-31, 19, 21], [0.5, 2, -29]]
+    clipped_p[:3, 3:] = [[20, 25, 2], [0.5, 20, 21], [1, 18, 30]]
+    nearly = np.concatenate([posterior, posterior]) + 1e-3 * prior
+    names = "z", "logvar", "prior"
+    return [
+        Pair("Gaussian transition", *transition, (posterior, eps), ("posterior",)),
+        Pair("Gaussian transition, clipped", *transition, (clipped, np.full((1, 4, 3), 1e-4)), ("posterior",), True),
+        Pair("row for each sample", chains.per_sample_forward, chains.per_sample_backward, (normal((4, 3)), 2), ("a",)),
+        Pair("sampled KL of a transition", *kl, (z, logvar, eps, prior), names),
+        Pair("sampled KL of a transition, nearly equal", *kl, (z, logvar, eps, nearly), names, True),
+        Pair("sampled KL of a transition, clipped", *kl, (z, logvar, eps, clipped_p), names, True),
     ]
+
+
+def path_pairs():
+    """A field, and a path of both schemes with its integrals, whose sum is log dQ/dP: σ one number, and one at each time."""
+    normal = np.random.default_rng(14).standard_normal
+    arguments = normal((2, 2)), normal((4, 2, 2)), np.array([0.0, 0.1, 0.3, 0.4, 0.6])  # z, eps, times
+    sigmas = np.array(0.8), np.array([[0.8], [0.5], [0.7], [1.1], [0.9]])
+    coefficients = np.array([0.3, -1.2, 0.1, -0.4]), np.array([0.5, 0.7, -0.2])  # of drift and control
+    names = "z", "sigma", "drift", "control"
+    pairs = [Pair("polynomial field", polynomial_forward, polynomial_backward, (normal((4, 3)), coefficients[0]), ("z", "c"))]
+    for scheme, sigma in zip(("euler", "heun"), sigmas):
+        args = *arguments, sigma, *coefficients, scheme
+        pairs.append(Pair(f"{scheme.capitalize()} path", path_forward, path_backward, args, names))
+    return pairs
+
+
+def polynomial_forward(z, c):
+    """The field Σ_k c_k z^k: z (B, D), c (n,) -> (B, D)."""
+    return sde.polynomial_forward(z, 0.0, c)
+
+
+def polynomial_backward(dvalue, cache):
+    """Backward of `polynomial_forward`: dvalue (B, D) -> dz (B, D), dc (n,)."""
+    dz, (dc,) = sde.polynomial_backward(dvalue, cache)
+    return dz, dc
+
+
+def path_forward(z, eps, times, sigma, drift, control, scheme):
+    """`sde.integrate_forward` with polynomials as fields, coefficients drift (n,) and control (m,), and two states kept."""
+    fields = (Field(sde.polynomial_forward, sde.polynomial_backward, c) for c in (drift, control))
+    return sde.integrate_forward(z, eps, times, sigma, *fields, scheme, keep=(3, 4))
+
+
+def path_backward(dstates, denergy, dmartingale, cache):
+    """Backward of `path_forward`: dstates (2, B, D), denergy, dmartingale (B,) -> dz, dsigma, ddrift, dcontrol."""
+    dz, dsigma, (ddrift,), (dcontrol,) = sde.integrate_backward(dstates, denergy, dmartingale, cache)
+    return dz, dsigma, ddrift, dcontrol
 
 
 def full_latent_and_variance_pairs(prefix, ops):

@@ -21,12 +21,13 @@ import numpy as np
 from npvae.core import checks, options
 from npvae.core.options import Option
 from npvae.core.parameters import Theta, dense_shapes
-from npvae.models import common, diffusion_terms, reverse_process, saved
+from npvae.models import common, diffusion_terms, fused, reverse_process, saved
 from npvae.models.diffusion_terms import Times
 from npvae.models.protocol import Example
-from npvae.ops import diffusion, noise_schedule
+from npvae.ops import diffusion, noise_schedule, pixel_mixture
 from npvae.ops.diffusion import PREDICTIONS
 
+OUTPUTS = (*PREDICTIONS, "mixture")  # what the network's output can mean
 SCHEDULES, LIKELIHOODS, TIMES = ("linear", "cosine", "learned"), ("gaussian", "levels"), ("fourier", "steps")
 OBJECTIVES, DRAWS = ("matching", "consistency", "continuous"), ("spread", "independent")
 ENDS, LAST = "schedule.ends", "denoiser"  # names of parameters
@@ -45,6 +46,7 @@ class Cache(NamedTuple):
     """What `backward` needs of `forward`: the times, and the caches of the ops, None where there is none."""
 
     at: Times
+    schedule: tuple
     term: object
     network: tuple
     diffuse: tuple | None
@@ -59,12 +61,13 @@ class Diffusion:
     n_features            D, width of the data, real ones with mean about 0 and standard deviation about 1
     n_steps               T, latents of the chain, at least 2; a copy with another T has the same network (time "fourier")
     schedule              of γ = −log SNR from gamma_min to gamma_max: "linear", "cosine", or "learned": linear, learned ends
-    predicts              what the network's output means: "noise", "data" or "score" (`ops.diffusion.predict_forward`)
+    predicts              what the network's output means: "noise", "data" or "score" (`ops.diffusion.predict_forward`), or, for
+                          grey levels, "mixture": a prior of each pixel (`ops.pixel_mixture`)
     time                  how the network is told t: "fourier", n_frequencies features of u; or "steps", a block of first
                           weights for each step, so that without hidden layers each step has a linear denoiser of its own
     likelihood            p(x|x_1): "gaussian" for real data, "levels" for grey levels k/255, which are put on [−1, 1]
-    hidden, activation, backend, dtype, seed, initialization   as those of `npvae.Flow`; the last layer starts at 0: a new model
-                          is that of data of N(0, I)
+    hidden, activation, backend, dtype, seed, initialization   as those of `npvae.Flow`; the last weights start at 0: a new
+                          model is that of data of N(0, I), or one with the same prior for all pixels
 
     Parameters: schedule.ends (2,) if these are learned, denoiser.0.W, denoiser.0.b, ..., denoiser.W, denoiser.b. Raises
     ValueError for what cannot be.
@@ -82,8 +85,8 @@ class Diffusion:
                metavar="S", choices=SCHEDULES),
         Option("gamma_min", -10.0, "−log SNR of the first latent", options.number(-np.inf), metavar="G"),
         Option("gamma_max", 5.0, "−log SNR of the last latent", options.number(-np.inf), metavar="G"),
-        Option("predicts", "noise", "what the network's output means: noise, data or score", options.one_of(*PREDICTIONS),
-               metavar="P", choices=PREDICTIONS),
+        Option("predicts", "noise", "what the network's output means: noise, data, score, or mixture: a prior of each pixel",
+               options.one_of(*OUTPUTS), metavar="P", choices=OUTPUTS),
         Option("time", "fourier", "how the network is told the step: features of the time, or weights for each step",
                options.one_of(*TIMES), metavar="F", choices=TIMES),
         Option("frequencies", 4, "of the features of the time", options.integer(0), "n_frequencies", metavar="N"),
@@ -101,9 +104,11 @@ class Diffusion:
     def __init__(self, n_features, n_steps=1000, schedule="linear", gamma_min=-10.0, gamma_max=5.0, predicts="noise",
                  time="fourier", n_frequencies=4, hidden=(128, 128), activation="silu", likelihood="gaussian", backend="numba",
                  dtype="float32", seed=0, initialization="glorot"):  # fmt: skip
-        for name, value, allowed in [("schedule", schedule, SCHEDULES), ("predicts", predicts, PREDICTIONS),
+        for name, value, allowed in [("schedule", schedule, SCHEDULES), ("predicts", predicts, OUTPUTS),
                                      ("time", time, TIMES), ("likelihood", likelihood, LIKELIHOODS)]:  # fmt: skip
             checks.choice(name, value, allowed)
+        if predicts == "mixture" and likelihood != "levels":
+            raise ValueError(f'predicts "mixture" is for grey levels: it needs the likelihood "levels", not "{likelihood}"')
         self.n_features = checks.integer("n_features", n_features, 1)
         self.n_steps = checks.integer("n_steps", n_steps, 2)
         self.gamma_min = checks.number("gamma_min", gamma_min, -np.inf)
@@ -111,7 +116,7 @@ class Diffusion:
         self.schedule, self.predicts, self.time, self.likelihood = schedule, predicts, time, likelihood
         self.n_frequencies = checks.integer("n_frequencies", n_frequencies, 0)
         self.hidden = common.widths_of("hidden", hidden)
-        shapes = self.shapes(self.n_features, self.n_steps, schedule, time, self.n_frequencies, self.hidden)
+        shapes = self.shapes(self.n_features, self.n_steps, schedule, time, self.n_frequencies, self.hidden, predicts)
         common.prepare(self, shapes, activation, backend, dtype, seed, initialization)
         self.start_network(np.random.default_rng([self.seed, 1]))
         if schedule == "learned":
@@ -119,21 +124,26 @@ class Diffusion:
 
     def start_network(self, rng):
         """Initial weights: the last layer is 0, and the first layer's units are spread over the data, as those of
-        `npvae.models.Flow.start_conditioner`; with zero biases structure on the scale of the data's details is hardly found."""
-        if self.hidden and self.time == "fourier":
+        `npvae.models.Flow.start_conditioner`; with zero biases structure on the scale of the data's details is hardly found.
+        With a prior of each pixel the last biases are one for all, and images are learned best from zero biases."""
+        if self.predicts == "mixture":
+            self.parameters[f"{LAST}.b"] = np.repeat(pixel_mixture.START, self.n_features)
+        elif self.hidden and self.time == "fourier":
             D, H, first = self.n_features, self.hidden[0], f"{LAST}.0"
             W, c = 3 / np.sqrt(D) * rng.standard_normal((D, H)), 1.5 * rng.standard_normal((D, H))
             self.parameters[f"{first}.W"][:D], self.parameters[f"{first}.b"] = W, -(c * W).sum(axis=0)
         self.parameters[f"{LAST}.W"] = 0
 
     @staticmethod
-    def shapes(n_features, n_steps=1000, schedule="linear", time="fourier", n_frequencies=4, hidden=(128, 128), **_):
+    def shapes(n_features, n_steps=1000, schedule="linear", time="fourier", n_frequencies=4, hidden=(128, 128),
+               predicts="noise", **_):  # fmt: skip
         """Names and shapes of the parameters, in the order of theta, of a model of this config."""
         hidden = common.widths_of("hidden", hidden)
         n_input = n_features + 1 + 2 * n_frequencies if time == "fourier" else (n_steps - 1) * (n_features + 1)
         names = [*(f"{LAST}.{i}" for i in range(len(hidden))), LAST]
         ends = {ENDS: (2,)} if schedule == "learned" else {}
-        return ends | dense_shapes(dict(zip(names, pairwise([n_input, *hidden, n_features]))))
+        n_output = n_features * (pixel_mixture.N_OUTPUTS if predicts == "mixture" else 1)
+        return ends | dense_shapes(dict(zip(names, pairwise([n_input, *hidden, n_output]))))
 
     # ---------------------------------------------------------------------------------------------- forward, backward
 
@@ -150,11 +160,12 @@ class Diffusion:
             self.check_settings(objective=objective, times=times)
         (t, eps), x = noise, self.centred(x)
         at = self.times_of(t, objective)
+        levels, schedule_cache = self.schedule_forward(at)  # (B,) each
         terms_forward = self.consistency_forward if objective == "consistency" else self.matching_forward
-        (steps, prior), caches = terms_forward(x, eps, at)  # (B,), (B,)
-        nll, nll_cache = self.reconstruction_forward(x, eps[1], self.levels(np.zeros(len(x)))[0])  # (B,)
+        (steps, prior), caches = terms_forward(x, tuple(eps), at, levels)  # (B,), (B,)
+        nll, nll_cache = self.reconstruction_forward(x, eps[1], levels.first)  # (B,)
         parts = [part.mean().item() for part in (nll, prior, at.n * steps)]
-        return Terms(sum(parts), *parts), Cache(at, *caches, nll_cache)
+        return Terms(sum(parts), *parts), Cache(at, schedule_cache, *caches, nll_cache)
 
     def backward(self, cache, dloss=1.0, out=None):
         """Gradient of dloss · loss with respect to every parameter: a dict of the parameters' names and shapes.
@@ -167,13 +178,15 @@ class Diffusion:
             deps_hat = diffusion.consistency_backward(cache.at.n * dmean, cache.term)  # (B,) -> (B, D)
         else:
             deps_hat, dweight = diffusion.denoising_backward(cache.at.n * dmean, cache.term)  # (B,) -> (B, D), (B,)
-        dx_t, dgamma, grads = self.denoise_backward(deps_hat, cache.network, cache.at.step)
+        dx_t, dgamma, grads = self.denoise_backward(deps_hat, cache.network)
         if self.schedule == "learned":
             grads = [(self.ends_backward(dmean, dweight, dx_t, dgamma, cache),), *grads]
         return common.laid_out(self, grads, out)
 
+    gradient, workspace = fused.diffusion_gradient, fused.diffusion_workspace
+    ends = property(diffusion_terms.ends)
+    schedule_forward, ends_backward = diffusion_terms.schedule_forward, diffusion_terms.ends_backward
     matching_forward, consistency_forward = diffusion_terms.matching_forward, diffusion_terms.consistency_forward
-    ends_backward = diffusion_terms.ends_backward
     denoise, denoise_backward = diffusion_terms.denoise, diffusion_terms.denoise_backward
     reconstruction_forward = diffusion_terms.reconstruction_forward
     reconstruction_backward = diffusion_terms.reconstruction_backward
@@ -189,10 +202,7 @@ class Diffusion:
 
     def levels(self, u):
         """γ and dγ/du at times u (B,), (B,) each in float64: at T points of [0, 1] these are γ_1, ..., γ_T."""
-        ends = self.gamma_min, self.gamma_max
-        if self.schedule == "learned":
-            ends = self.parameters[ENDS].astype(np.result_type(self.dtype, np.float64))
-        return noise_schedule.schedule_forward(u, ends, self.schedule)
+        return noise_schedule.level(u, self.ends, self.schedule)
 
     def own(self, values):
         """values in the model's dtype."""
@@ -252,6 +262,7 @@ class Diffusion:
             (1, 3, "learned", "data", "fourier", (4,), "gaussian", "continuous", 1),
             (2, 4, "linear", "noise", "steps", (4,), "gaussian", "consistency", 4),
             (3, 4, "cosine", "score", "fourier", (5,), "levels", "consistency", 3),
+            (3, 4, "learned", "mixture", "fourier", (5,), "levels", "matching", 6),
         ]:  # fmt: skip
             low = -2.0 if likelihood == "gaussian" else -9.0  # with less noise few levels are near, and it goes faster
             model = cls(D, T, schedule, low, 1.5, predicts, time, 2, hidden, "tanh", likelihood, backend, "float64", seed=4)

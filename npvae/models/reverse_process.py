@@ -70,7 +70,12 @@ def velocity_and_divergence(model, x, u, with_divergence=True):
     """dx/du of the probability flow at x (n, D), time u, and its divergence Σ_d ∂(dx_d/du)/∂x_d: (n, D), (n,)."""
     gamma, slope = model.levels(np.full(len(x), u))
     x, times, zero = model.own(x), np.full(len(x), u), np.zeros(len(x))
-    output, mlp_cache = model.ops.mlp_forward(noise_schedule.fourier_input(x, times, model.n_frequencies), model.layers)
+    if model.predicts == "mixture":
+        if with_divergence:
+            raise ValueError('predicts "mixture" has no divergence of its flow: grey levels have no density')
+        return slope[:, None] * diffusion.flow_of_noise(x, model.denoise(x, times, gamma)[0], gamma), zero
+    read, _ = noise_schedule.fourier_input_forward(x, times, model.n_frequencies)
+    output, mlp_cache = model.ops.mlp_forward(read, model.layers)
     rate, factor = diffusion.flow_velocity(output, gamma, model.predicts)
     if not with_divergence:
         return slope[:, None] * rate, zero
@@ -156,8 +161,11 @@ def elbo(model, x, n_samples=100, rng=None, objective="matching"):
 def length_of_noise(model, noise, objective):
     """What ‖ε‖² − D, of mean 0, adds to the loss at the draws `noise`, if the data are of N(0, I): a control variate, in nats.
 
-    There ε − ε̂ = a² ε − a s x, so that a denoising term ½ w ‖ε − ε̂‖² has the part ½ w a⁴ ‖ε‖².
+    There ε − ε̂ = a² ε − a s x, so that a denoising term ½ w ‖ε − ε̂‖² has the part ½ w a⁴ ‖ε‖². Where most pixels are black, a
+    prior of each pixel misses far less than that, and nothing is taken off.
     """
+    if model.predicts == "mixture":
+        return 0.0
     t, eps = noise
     at = model.times_of(t, objective)
     gamma, slope = model.levels(at.u)

@@ -20,7 +20,7 @@ import math
 import numpy as np
 
 from npvae.core.numerics import accumulator
-from npvae.ops.layers import sigmoid_and_complement, softplus_forward
+from npvae.ops.layers import sigmoid_and_complement
 
 PREDICTIONS = ("noise", "data", "score")
 LEVEL_SPACING = 2 / 255  # of grey levels on [−1, 1]
@@ -33,9 +33,15 @@ def signal_and_noise(gamma):
     return np.sqrt(signal), np.sqrt(noise)
 
 
+def log_signal(gamma):
+    """log a² = −log(1 + e^γ) at levels gamma, any shape, to full relative precision; log s² is that of −γ."""
+    is_noisy = gamma.real > 0
+    return -np.where(is_noisy, gamma, 0) - np.log1p(np.exp(np.where(is_noisy, -gamma, gamma)))
+
+
 def transition(gamma_s, gamma_t):
-    """a_t/a_s and the variance 1 − a_t²/a_s² of q(x_t|x_s): (B, 1) each. From log a² = −softplus(γ), so nothing cancels."""
-    log_ratio = (softplus_forward(gamma_s)[0] - softplus_forward(gamma_t)[0])[:, None]  # log a_t²/a_s² (B,) -> (B, 1)
+    """a_t/a_s and the variance 1 − a_t²/a_s² of q(x_t|x_s): (B, 1) each. From log a², so that nothing cancels."""
+    log_ratio = (log_signal(gamma_t) - log_signal(gamma_s))[:, None]  # log a_t²/a_s² (B,) -> (B, 1)
     return np.exp(0.5 * log_ratio), -np.expm1(log_ratio)
 
 
@@ -112,8 +118,8 @@ def convert(value, x_t, gamma, have, want):
 # ---- the terms of the ELBO ----
 
 
-def denoising_forward(eps, eps_hat, weight):
-    """A denoising term ½ w ‖ε − ε̂‖² of each row, in nats: eps, eps_hat (B, D), weight (B,) -> (B,).
+def denoising_forward(eps_hat, eps, weight):
+    """A denoising term ½ w ‖ε − ε̂‖² of each row, in nats: eps_hat, eps (B, D), weight (B,) -> (B,).
 
     With w of `weight_forward` it is KL(q(x_s|x_t, x_0) ‖ p(x_s|x_t)), both of the same variance; with w = dγ/dt the rate of
     −ELBO in continuous time (Kingma et al. 2021, section 4).
@@ -154,7 +160,7 @@ def prior_kl_forward(x, gamma):
         (PRIOR-gamma)  dgamma_b = −½ dkl_b a² Σ_d [s² (x² − 1) + 1]
     """
     noise, signal = sigmoid_and_complement(gamma)  # (B,) each
-    log_noise = -softplus_forward(-gamma)[0]
+    log_noise = log_signal(-gamma)
     excess = (x * x - 1).sum(axis=1, dtype=accumulator(x))  # (B, D) -> (B,)
     return 0.5 * (signal * excess - x.shape[1] * log_noise), (noise, signal, excess, x.shape[1])
 
@@ -209,10 +215,10 @@ def levels_nll_backward(dnll, cache):
     return 0.5 * dnll * (slope / total).sum(axis=1, dtype=accumulator(total))  # (LEVELS) (B, D) -> (B,)
 
 
-def consistency_forward(x_s, x_u, eps_hat, gamma_s, gamma_t, gamma_u):
+def consistency_forward(eps_hat, x_s, x_u, gamma_s, gamma_t, gamma_u):
     """E[log q(x_t|x_s) − log p(x_t|x_u)] over x_t between its neighbours s < t < u, of each row, in nats.
 
-    x_s, x_u, ε̂(x_u) (B, D), levels (B,) -> (B,). The lectures and Luo 2022 write KL(q(x_t|x_s) ‖ p(x_t|x_u)), the mean over
+    ε̂(x_u), x_s, x_u (B, D), levels (B,) -> (B,). The lectures and Luo 2022 write KL(q(x_t|x_s) ‖ p(x_t|x_u)), the mean over
     q(x_s, x_u|x_0). But x_u is made of x_t: given both neighbours x_t has the density q(x_t|x_s, x_u), of mean m' and
     variance v', and the terms with that KL do not add up to the ELBO. With v_q of q(x_t|x_s), whose entropy is a constant, and
     m, v_p of p, that is of `backward_step`,
@@ -273,3 +279,9 @@ def flow_velocity(output, gamma, predicts):
     a, s = signal_and_noise(gamma)
     factor = 0.5 * s * coefficient(a, s, predicts)[0]
     return factor * output, factor
+
+
+def flow_of_noise(x_t, eps_hat, gamma):
+    """dx/dγ of the probability flow from ε̂: ½ s (ε̂ − s x_t); x_t, eps_hat (B, D), gamma (B,) -> (B, D)."""
+    _, s = signal_and_noise(gamma)
+    return 0.5 * s * (eps_hat - s * x_t)

@@ -156,7 +156,7 @@ def stopped_at_any_step(n):
             yield trial(folder, workers=workers)
 
 
-COMMAND = ["train", "--data", "x.npy", "--latent", "2", "--hidden", "6", "--batch-size", "4", "--epochs", "200", "--out", "run"]
+COMMAND = ["train", "--data", "x.npy", "--latent", "2", "--hidden", "6", "--batch-size", "4", "--epochs", "120", "--out", "run"]
 
 
 def command(*argv):
@@ -191,7 +191,7 @@ def interrupted(n, number):
             process = subprocess.Popen([sys.executable, "-m", "npvae", *COMMAND, "--workers", workers], **quiet)
             while not Path("run/checkpoint.npz").exists() and process.poll() is None:
                 time.sleep(0.01)
-            time.sleep(rng.uniform(0, 0.3))
+            time.sleep(rng.uniform(0, 0.2))
             process.send_signal(number)
             started = time.monotonic()
             status = process.wait()

@@ -22,14 +22,15 @@ SEALED_FROM = len(packed.MAGIC) + 1 + packed.DIGEST_BYTES  # where the part begi
 
 
 def examples():
-    """(model, array, file) of small models of zeros and ones and of levels."""
+    """(model, array, file) of small models of zeros and ones and of levels, and of one with two latents in both orders."""
     rng, found = np.random.default_rng(0), []
     for likelihood, n_symbols, posterior, dtype in [("bernoulli", 2, "full", "u1"), ("bernoulli", 2, "diagonal", "<f4"),
                                                     ("beta_binomial", 256, "diagonal", "u1")]:  # fmt: skip
         model = npvae.VAE(6, 2, (4,), likelihood=likelihood, posterior=posterior)
         x = rng.integers(0, n_symbols, (15, 2, 3)).astype(dtype)
         found.append((model, x, bits_back.compress(model, x, n_chains=2)[0]))
-    return found
+    model, x = npvae.models.HierarchicalVAE(6, (2, 1), (4,), 1), rng.integers(0, 2, (15, 6), dtype=np.uint8)
+    return found + [(model, x, bits_back.compress(model, x, 2, order=order)[0]) for order in bits_back.ORDERS]
 
 
 def damaged(rng, content, others):
