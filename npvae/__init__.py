@@ -58,9 +58,10 @@ stand here, then models/vae.py.
         objectives   what a VAE minimises: ELBO, importance-weighted bound, free bits
         evaluate     how good a model with a latent variable is
         ppca         probabilistic PCA, the linear VAE that is solved in closed form
+        fused        the gradient in one call of chains of VAEs and of diffusions
         protocol     what training, checks and commands ask of a model
         common       what models made of dense layers share
-        bits_back    data compressed by a VAE to nearly its −ELBO, and restored
+        bits_back    data compressed by a VAE or a chain of VAEs to nearly its −ELBO, and restored
         saved        models in files, copies of models
         backend      the two tables of ops
     data/        what is learned from
@@ -81,9 +82,13 @@ stand here, then models/vae.py.
         learned_prior  clip, sample and KL of two Gaussians in one pass
         gaussian_likelihoods  learned variances in one pass
         discrete     likelihoods of whole numbers in one pass
+        pixel_mixture  the noise in a grey level and its derivatives in one pass
         binarize     zeros and ones drawn from grey levels
         updates      the sum over shards and the update in one pass
         vae          forward and backward of a whole VAE in one call
+        chains       the same of a chain of VAEs
+        transitions  the transitions of such a chain in one pass each
+        diffusion    the same of a diffusion with a fixed schedule
         dense        dense products of few rows
         sparse       products with matrices of few non-zeros
         elementary   exp, log1p, tanh that vectorise
@@ -91,6 +96,7 @@ stand here, then models/vae.py.
         rans         the stack of bits of entropy coding
         codes        probabilities as whole numbers
         bits_back    rows of data coded and decoded in one call
+        bit_swap     the same with a chain of latents
         ising        the cluster flip of the simulation
         compile      how kernels are compiled and cached
     ops/         the mathematics: pairs of pure functions, forward and backward side by side
@@ -110,12 +116,14 @@ stand here, then models/vae.py.
         sde          stochastic differential equations: integration, and the KL of path measures
         diffusion    noise added step by step and predicted: the terms of its ELBO, the steps back
         noise_schedule  how much noise stands at which time, and how a network is told the time
+        pixel_mixture  the noise in a grey level by Bayes' rule, from a prior of each pixel
         binarize     zeros and ones drawn from grey levels
         updates      the arithmetic of the optimisers
         reproducible exp, log, the normal distribution, dense layers: the same bits everywhere
         rans         asymmetric numeral systems: the stack of bits of entropy coding
         codes        probabilities as whole numbers, and symbols coded with them
         bits_back    rows of data coded by a VAE at the price of the bound
+        bit_swap     the same with a chain of latents, in Bit-Swap's order
     core/        small helpers that know nothing of models
         checks       input checks and their messages
         levels       what uint8 data mean: grey levels, or zeros and ones

@@ -142,6 +142,35 @@ def test_normal_slots_are_probabilities_and_only_of_buckets_that_have_them(mu, s
         assert starts[i] <= own < starts[i + 1]
 
 
+@pytest.mark.parametrize(
+    ("mu", "sigma"), [(0.0, 1.0), (0.3, 0.05), (-2.0, 1e-3), (9.0, 0.1), (-50.0, 3e-7), (1.0, 2e4), (0.1, 1e13), (1e9, 3e-7)]
+)
+def test_with_least_slots_every_bucket_is_possible(mu, sigma):
+    starts = np.array([codes.normal_start(i, mu, sigma, EDGES, 2) for i in range(1025)])
+    assert (starts[0], starts[-1]) == (0, N_SLOTS)
+    assert np.diff(starts).min() >= 1
+    p = np.diff(stats.norm.cdf(EDGES, mu, sigma))
+    np.testing.assert_allclose(np.diff(starts), 2 + (N_SLOTS - 2048) * p, rtol=0, atol=1.001)
+    for own in [0, N_SLOTS - 1, *starts[1:-1:50], *(starts[1:-1:50] - 1)]:
+        i = codes.bucket_of(np.int64(own), mu, sigma, EDGES, CENTRES, 2)
+        assert starts[i] <= own < starts[i + 1]
+    message = rans.with_room(rans.new_message(), 3)
+    for bucket in (0, 700, 1023):
+        codes.push_normal(message, bucket, mu, sigma, EDGES, 2)
+    found = [codes.pop_normal(message, mu, sigma, EDGES, CENTRES, 2) for _ in range(3)]
+    assert found == [1023, 700, 0]
+    assert rans.is_start(message)
+    assert message.registers[FAULTS] == 0
+    assert codes.normal_mass(700, mu, sigma, EDGES, 2)[1] == starts[701] - starts[700]
+
+
+def test_masses_have_their_digits_in_both_tails():
+    for z in (3.0, 6.0, 8.0):
+        edges = np.array([-z - 0.01, -z, 0.0, z, z + 0.01])
+        low, high = (codes.normal_mass(i, 0.0, 1.0, edges)[0] for i in (0, 3))
+        assert low == high == pytest.approx(stats.norm.cdf(-z) - stats.norm.cdf(-z - 0.01), rel=1e-9)
+
+
 # ---- what was pushed is popped, and costs its entropy ----
 
 

@@ -311,8 +311,8 @@ def test_models_that_cannot_code_are_refused(command):
     argument = BITS if command == "compress" else b""
     for model, message in [
         (vae("gaussian"), "the likelihood gaussian is a density"),
-        (npvae.models.Autoencoder(D, 2, (5,)), "bits-back coding needs a VAE, not Autoencoder"),
-        (npvae.models.ConditionalVAE(D, 3, 2), "bits-back coding needs a VAE, not ConditionalVAE"),
+        (npvae.models.Autoencoder(D, 2, (5,)), "bits-back coding needs a VAE or a HierarchicalVAE, not Autoencoder"),
+        (npvae.models.ConditionalVAE(D, 3, 2), "bits-back coding needs a VAE or a HierarchicalVAE, not ConditionalVAE"),
         (vae().copy(dtype="complex128"), "dtype of the model must be float32 or float64; got complex128"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -502,7 +502,7 @@ def test_what_cannot_be_written_or_coded_is_refused_before_the_work(run, rows, e
         assert message in error_of(*argv)
     monkeypatch.setattr(compress.commands, "trained_model", lambda args: (npvae.models.Autoencoder(256, 2), {}, {}))
     for argv in (["compress", "run", "x.npy"], ["decompress", "run", "there.npvae"]):
-        assert "bits-back coding needs a VAE, not Autoencoder" in error_of(*argv)
+        assert "bits-back coding needs a VAE or a HierarchicalVAE, not Autoencoder" in error_of(*argv)
     assert calls == []
 
 

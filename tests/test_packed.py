@@ -9,7 +9,7 @@ from npvae.data import packed
 from npvae.data.packed import Packed
 
 WORDS = [np.arange(5, dtype=np.uint32), np.full(3, 2**32 - 1, np.uint32), np.zeros(2, np.uint32)]
-SMALL = Packed(b"modelmod", b"checkche", b"arrayarr", np.dtype("<f4"), (300, 2, 2), "symbol / 255", WORDS)
+SMALL = Packed(b"modelmod", b"checkche", b"arrayarr", np.dtype("<f4"), (300, 2, 2), "symbol / 255", "all_at_once", WORDS)
 
 
 def sealed(content):
@@ -29,8 +29,11 @@ def error_of(file):
 
 
 def test_what_is_written_is_read():
-    found = packed.from_bytes(packed.to_bytes(SMALL))
-    assert found._replace(chains=None) == SMALL._replace(chains=None)
+    for meaning in packed.MEANINGS:
+        for order in ("interleaved", "all_at_once"):
+            small = SMALL._replace(meaning=meaning, order=order)
+            found = packed.from_bytes(packed.to_bytes(small))
+            assert found._replace(chains=None) == small._replace(chains=None)
     for one, other in zip(found.chains, WORDS, strict=True):
         assert one.dtype == np.uint32
         np.testing.assert_array_equal(one, other)
@@ -83,6 +86,8 @@ def test_the_header_of_these_tests_is_accepted():
         (sealed(b""), "makes no sense"),
         (header(dtype=b"\x15"), "makes no sense"),
         (header(meaning=b"\4"), "makes no sense"),
+        (header(meaning=b"\x14"), "makes no sense"),
+        (header(meaning=b"\x20"), "makes no sense"),
         (header(numbers=(0, 1, 0)), "0 axes"),
         (header(numbers=(10**6, 3, 1, 0)), "1000000 axes"),
         (header(numbers=(1, 0, 1, 0)), "shape"),

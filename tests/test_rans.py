@@ -64,6 +64,26 @@ def test_pushes_undo_pops(symbols, head):
     assert rans.is_start(message) == (head == rans.start_head(3))
 
 
+def test_stirring_is_undone_and_leaves_all_but_the_last_bits():
+    for head in (2**31, 2**63 - 1, rans.start_head(3), 5**26):
+        message = rans.new_message(words=[7], head=head)
+        rans.stir(message)
+        assert message.registers[HEAD] >> 24 == head >> 24
+        assert message.registers[HEAD] != head or head % 2**24 == 0
+        rans.unstir(message)
+        assert state(message) == state(rans.new_message(words=[7], head=head))
+
+
+@pytest.mark.parametrize("start", [0, 2**20, 2**24 - 2**16])
+def test_stirring_spreads_an_interval_evenly_over_all_slots(start):
+    message, found = rans.new_message(), []
+    for last in range(start, start + 2**16, 2**6):
+        message.registers[HEAD] = 2**40 + last
+        rans.stir(message)
+        found.append(rans.slot(message, 24))
+    assert np.histogram(found, 16, (0, 2**24))[0].tolist() == pytest.approx([2**10 / 16] * 16, abs=6)
+
+
 def test_a_pop_of_an_empty_message_draws_and_is_counted():
     message = rans.new_message(seed=5, head=2**31)
     rans.pop(message, 0, 1, 8)

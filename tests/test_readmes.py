@@ -69,7 +69,8 @@ def test_every_label_is_derived_on_the_page_of_derivations():
             assert f"| ({label}) |" in page, label
 
 
-@pytest.mark.parametrize(("script", "result"), [("bench_bits_back", "bits_back"), ("bench_ising", "ising")])
+@pytest.mark.parametrize(("script", "result"), [("bench_bits_back", "bits_back"), ("bench_chain_coder", "chain_coder"),
+                                                ("bench_ising", "ising")])  # fmt: skip
 def test_the_tables_of_several_parts_are_the_saved_results(script, result, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     printed = importlib.import_module(script).markdown(json.loads((ROOT / f"benchmarks/results/{result}.json").read_text()))

@@ -21,10 +21,10 @@ def add_commands(subparsers):
     parser = subparsers.add_parser(
         "compress",
         help="compress data with a trained model, losslessly",
-        description="Write data as a file of nearly the size that a model's -ELBO promises, by bits-back coding. The data are "
-        "zeros and ones for a model with the Bernoulli likelihood, grey levels for beta_binomial and categorical. npvae "
-        "decompress restores every bit of the array; it needs the run for that, as it is now. Prints where the bits of the "
-        "file went.",
+        description="Write data as a file of nearly the size that a model's -ELBO promises, by bits-back coding with a VAE or "
+        "a HierarchicalVAE. The data are zeros and ones for a model with the Bernoulli likelihood, grey levels for "
+        "beta_binomial and categorical. npvae decompress restores every bit of the array; it needs the run for that, as it is "
+        "now. Prints where the bits of the file went.",
     )
     add_run(parser)
     parser.add_argument("data", metavar="DATA", nargs="?", type=options.path, help="a .npy or .npz file as npvae train takes "
@@ -33,6 +33,9 @@ def add_commands(subparsers):
                         f"RUN/DATA{SUFFIX}, RUN/DATA-2{SUFFIX}, ...)")  # fmt: skip
     parser.add_argument("--binarize", action="store_true", help="draw zeros and ones of grey levels first, once, as npvae "
                         "evaluate does, for a Bernoulli model: these are what is compressed")  # fmt: skip
+    parser.add_argument("--order", metavar="O", choices=bits_back.ORDERS, default=bits_back.ORDERS[0], help="of the latents of "
+                        "a HierarchicalVAE: interleaved, each pushed as soon as the one above it is known (Bit-Swap), or "
+                        "all_at_once, which takes more bits to start (default: %(default)s)")  # fmt: skip
     parser.add_argument("--compare", action="store_true", help="print what gzip, bzip2, xz, PNG and WebP make of the same data")
     _add_workers(parser)
     add_data_dir(parser)
@@ -65,7 +68,7 @@ def compress(args):
     if args.binarize:
         x = binarized(model, x, name)
     default = Path(args.run_folder) / (Path(args.data or arguments["data"]).stem.replace(":", "-") + SUFFIX)
-    content, account = bits_back.compress(model, x, workers=args.workers, progress=True, name=name)
+    content, account = bits_back.compress(model, x, workers=args.workers, progress=True, name=name, order=args.order)
     path = run_folder.write_new(args.out, default, lambda file: file.write(content))
     print(f"run       {args.run_folder}, {report.name_of(model)}\n"
           f"data      {name}: {x.dtype} of shape {x.shape}, {x.nbytes:,} bytes\n"

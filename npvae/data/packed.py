@@ -12,7 +12,7 @@ A file (all numbers little-endian):
     8 bytes   check of the probabilities that reached the coder
     8 bytes   digest of the array
     1 byte    dtype, its place in DTYPES
-    1 byte    meaning of the symbols, its place in MEANINGS
+    1 byte    meaning of the symbols, its place in MEANINGS; and 16 times the place in ORDERS of the order of the latents
     varints   number of axes, length of each axis, number of chains, number of words of each chain
     4 bytes   for each word of each chain
 
@@ -24,6 +24,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+
+from npvae.ops.bit_swap import ORDERS
 
 MAGIC, VERSION = b"\x89npvae\n", 1
 DIGEST_BYTES = 8
@@ -43,13 +45,14 @@ class Packed(NamedTuple):
     dtype: np.dtype
     shape: tuple
     meaning: str  # one of MEANINGS
+    order: str  # one of ORDERS
     chains: list  # of uint32 arrays: the words of each chain
 
 
 def to_bytes(packed):
     """The bytes of a file."""
     numbers = [len(packed.shape), *packed.shape, len(packed.chains), *map(len, packed.chains)]
-    kinds = bytes([DTYPES.index(packed.dtype.str), MEANINGS.index(packed.meaning)])
+    kinds = bytes([DTYPES.index(packed.dtype.str), MEANINGS.index(packed.meaning) + 16 * ORDERS.index(packed.order)])
     head = packed.model + packed.probabilities + packed.array + kinds + b"".join(map(varint, numbers))
     content = head + b"".join(words.astype("<u4").tobytes() for words in packed.chains)
     version = bytes([VERSION])
@@ -77,7 +80,8 @@ def _parsed(content):
     """The Packed of what follows the checksum."""
     digests = [bytes(content[i * DIGEST_BYTES : (i + 1) * DIGEST_BYTES]) for i in range(3)]
     at = 3 * DIGEST_BYTES
-    dtype, meaning = np.dtype(DTYPES[content[at]]), MEANINGS[content[at + 1]]
+    dtype, (order, meaning) = np.dtype(DTYPES[content[at]]), divmod(content[at + 1], 16)
+    meaning, order = MEANINGS[meaning], ORDERS[order]
     n_axes, at = read_varint(content, at + 2)
     if not 1 <= n_axes <= MAX_AXES:
         raise ValueError(f"{n_axes} axes")
@@ -90,7 +94,7 @@ def _parsed(content):
         raise ValueError(f"{sum(n_words)} words in {len(content) - at} bytes")
     words = np.frombuffer(content[at:], "<u4").astype(np.uint32)
     chains = np.split(words, np.cumsum(n_words[:-1], dtype=np.intp))
-    return Packed(*digests, dtype, tuple(shape), meaning, chains)
+    return Packed(*digests, dtype, tuple(shape), meaning, order, chains)
 
 
 def varint(number):

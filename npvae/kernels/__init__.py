@@ -1,14 +1,16 @@
 """The same ops compiled with Numba: the table of ops of the back end "numba".
 
 This module has every name of `npvae.ops`, with the same signature; an op that gains nothing by being compiled is that of
-`npvae.ops` itself. Two names are of this table alone: `vae_gradient`, the gradient of a VAE in one call, and its buffers,
-`vae_workspace`.
+`npvae.ops` itself. Of this table alone are the gradients in one call of a VAE, of a chain of VAEs and of a diffusion,
+`vae_gradient` and so on, and their buffers, `vae_workspace` and so on.
 """
 # ruff: noqa: I001
 
 from npvae.ops import *  # the whole table first, then the compiled ops in their places
 
 from npvae.kernels.binarize import binarize
+from npvae.kernels.chains import chain_gradient, chain_workspace
+from npvae.kernels.diffusion import diffusion_gradient, diffusion_workspace
 from npvae.kernels.discrete import (
     beta_binomial_nll_backward,
     beta_binomial_nll_forward,
@@ -48,7 +50,8 @@ from npvae.kernels.likelihood import (
     gaussian_nll_forward,
 )
 from npvae.kernels.mlp import mlp_backward, mlp_forward
+from npvae.kernels.pixel_mixture import pixel_mixture_backward, pixel_mixture_forward
 from npvae.kernels.updates import adagrad_step, adam_step, momentum_step, rmsprop_step, sgd_step
 from npvae.kernels.vae import vae_gradient, vae_workspace
 
-import npvae.kernels.bits_back  # beside the table: else the files of ops that came with it would stand for those of kernels
+import npvae.kernels.bit_swap  # and bits_back, beside the table: else the files of ops that came with it would stand for them

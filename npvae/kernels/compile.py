@@ -13,7 +13,7 @@ from numba.extending import overload
 # What a kernel may assume. Not `nnan` or `ninf` (they delete the checks for NaN and infinity): never a bare fastmath=True.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
 STRICT = {"fastmath": False, "error_model": "numpy", "no_cfunc_wrapper": True}
-FROM_OPS = ("bits_back", "codes", "latent", "rans", "reproducible")  # files of ops whose numbers or functions kernels compile
+FROM_OPS = ("bit_swap", "bits_back", "codes", "latent", "rans", "reproducible")  # files of ops that kernels compile from
 
 
 def jit(function, fastmath=FASTMATH):

@@ -6,5 +6,5 @@ Nothing is called by a name of this file: kernels name the functions of `npvae.o
 from npvae.kernels.compile import stand_in
 from npvae.ops import rans
 
-for function in (rans.mixed, rans.start_word, rans.slot, rans.push, rans.pop):
+for function in (rans.mixed, rans.start_word, rans.slot, rans.push, rans.pop, rans._multiply, rans.stir, rans.unstir):
     stand_in(function)

@@ -1,4 +1,4 @@
-"""Bits-back coding: a trained VAE compresses data to nearly its −ELBO, and every bit of them comes back.
+"""Bits-back coding: a trained VAE or chain of VAEs compresses data to nearly its −ELBO, and every bit of them comes back.
 
 Told z, a decoder needs −log p(x|z) bits for a datum x; z itself needs −log p(z). But any z will do, and which one it is can
 carry a message. So the coder lets what it has written so far choose z ~ q(z|x), which makes that shorter by −log q(z|x) bits.
@@ -7,11 +7,12 @@ They are not lost: with x and z at hand, the decoder knows which bits would choo
     −log p(x|z) − log p(z) + log q(z|x),    the mean of which over z is −ELBO = nll + KL(q(z|x) ‖ p(z)),
 
 the three terms of the bound (Hinton & van Camp 1993; Townsend, Bird & Barber 2019, section 2.2). Only the first z of a chain of
-data finds nothing written: its bits are made up, and are part of the file.
+data finds nothing written: its bits are made up, and are part of the file. A model with several latents, one above the other,
+has the choice between two orders of the same moves, of which one needs fewer such bits (`npvae.ops.bit_swap`).
 
 The rows are cut into a few chains, which threads code side by side; how many there are is a matter of the data, never of the
-machine, and stands in the file. The coder and a chain's steps are in `npvae.ops.rans`, `codes` and `bits_back`, the file format
-is in `npvae.data.packed`.
+machine, and stands in the file. The coder and a chain's steps are in `npvae.ops.rans`, `codes`, `bits_back` and `bit_swap`, the
+file format is in `npvae.data.packed`.
 
 Shapes: n rows, D data (n_features), L latent.
 """
@@ -30,22 +31,27 @@ from npvae.core.cores import cores_available
 from npvae.core.progress import progress_bar
 from npvae.data import packed
 from npvae.models.backend import compilation_announced
+from npvae.models.hierarchical import HierarchicalVAE
 from npvae.models.vae import VAE
+from npvae.ops import bit_swap, rans
 from npvae.ops import bits_back as chain
-from npvae.ops import rans
 
+ORDERS = bit_swap.ORDERS
 N_SYMBOLS = {"bernoulli": 2, "beta_binomial": 256, "categorical": 256}  # likelihoods of whole numbers, and how many
 SYMBOLS_PER_CHAIN = {2: 2**22, 256: 2**20}  # so that what a chain costs, some 600 bits, is less than a thousandth of it
 SYMBOLS_PER_BIT = 2**24  # more than there can be: a symbol with all slots but one of 2^24 costs 8.6e-8 bits
 SYMBOLS_PER_BLOCK = 2**16  # coded in one call: between two of them the bar moves, and an interruption is noticed
-ARCHITECTURE = ("n_features", "n_latent", "hidden", "decoder_hidden", "activation", "likelihood", "posterior", "dtype")
+ARCHITECTURE = {
+    VAE: ("n_features", "n_latent", "hidden", "decoder_hidden", "activation", "likelihood", "posterior", "dtype"),
+    HierarchicalVAE: ("n_features", "latent", "hidden", "depth", "activation", "likelihood", "dtype"),
+}  # what of a model's config its probabilities depend on
 
 
 class Account(NamedTuple):
     """Where the bits of a file went, all of them: the parts add up to its size."""
 
     nll: float  # −log2 p(x|z) of these data at the coded z
-    kl: float  # KL(q(z|x) ‖ p(z)) in closed form; nll + kl is −ELBO of these data
+    kl: float  # KL(q(z|x) ‖ p(z)), of a latent below another one log2 q/p at the coded z; nll + kl is −ELBO of these data
     sampling: float  # log2 q(z|x)/p(z) at the coded z, less its mean, the KL: chance, of either sign
     discretisation: float  # of z: the mass of a bucket is not the density at its centre times its width
     rounding: float  # of probabilities to whole numbers of slots; negative where data had less than the one that all have
@@ -65,21 +71,24 @@ class Account(NamedTuple):
         return math.fsum(self)
 
 
-def compress(model, x, n_chains=None, workers=None, progress=False, name="x"):
+def compress(model, x, n_chains=None, workers=None, progress=False, name="x", order=ORDERS[0]):
     """The bytes of a file from which `decompress` restores the array x, and the Account of its bits.
 
-    model     a VAE with the likelihood bernoulli, beta_binomial or categorical
+    model     a VAE or a HierarchicalVAE with the likelihood bernoulli, beta_binomial or categorical
     x         (n, ...) with D values in each row, of bool, integers or floats: zeros and ones for bernoulli, else whole numbers
               0 to 255 or these divided by 255 (`npvae.data.packed.symbols_of`)
     n_chains  that are coded side by side; by the size of the data if None
     workers   threads, the cores available if None. The file does not depend on them, nor on the model's back end
     progress  whether to show a bar on a terminal
+    order     of the latents of a HierarchicalVAE: "interleaved" (Bit-Swap), whose first row needs fewer made-up bits, or
+              "all_at_once". With one latent they are the same
 
     ValueError, calling x `name`, for a model or data that cannot be coded without loss.
     """
     x = checks.plain_array(name, x)
+    checks.choice("order", order, ORDERS)
     symbols, meaning = symbols_of(model, x, name)  # (n, ...) -> (n, D)
-    n, coder, coding = len(symbols), coder_of(model), coding_ops(model)
+    n, coder, coding = len(symbols), coder_of(model, order), coding_ops(model)
     edges = edges_of_chains(n, default_chains(model, n) if n_chains is None else checks.integer("n_chains", n_chains, 1, n))
 
     def encode(number, rows_done):
@@ -95,7 +104,7 @@ def compress(model, x, n_chains=None, workers=None, progress=False, name="x"):
     coded = side_by_side(encode, len(edges), workers, model, n, progress)
     chains = [rans.written(message) for message, _ in coded]
     digests = digest_of(model), check_of(message for message, _ in coded), packed.digest_of_array(x)
-    content = packed.to_bytes(packed.Packed(*digests, x.dtype, x.shape, meaning, chains))
+    content = packed.to_bytes(packed.Packed(*digests, x.dtype, x.shape, meaning, order, chains))
     return content, account_of(coded, len(content) - 4 * sum(map(len, chains)))
 
 
@@ -107,7 +116,7 @@ def decompress(model, content, workers=None, progress=False, name="content"):
     """
     check(model)
     file, messages = opened(model, content, name)
-    n, coder, coding = file.shape[0], coder_of(model), coding_ops(model)
+    n, coder, coding = file.shape[0], coder_of(model, file.order), coding_ops(model)
     edges = edges_of_chains(n, len(messages))
 
     def decode(number, rows_done):
@@ -152,8 +161,8 @@ def mismatch(name):
 
 def check(model):
     """ValueError for a model that cannot code data without loss."""
-    if not isinstance(model, VAE):
-        raise ValueError(f"bits-back coding needs a VAE, not {type(model).__name__}")
+    if not isinstance(model, tuple(ARCHITECTURE)):
+        raise ValueError(f"bits-back coding needs a VAE or a HierarchicalVAE, not {type(model).__name__}")
     if model.likelihood not in N_SYMBOLS:
         raise ValueError(f"the likelihood {model.likelihood} is a density, which codes nothing without loss: train with one of "
                          f"{', '.join(N_SYMBOLS)} (npvae train --likelihood)")  # fmt: skip
@@ -177,24 +186,27 @@ def symbols_of(model, x, name="x"):
         raise ValueError(f"{error}{hint if model.likelihood == 'bernoulli' else ''}") from None
 
 
-def coder_of(model):
+def coder_of(model, order=ORDERS[0]):
     """What the chain needs of a model."""
     inputs = np.arange(N_SYMBOLS[model.likelihood]) / (N_SYMBOLS[model.likelihood] - 1)
+    if isinstance(model, HierarchicalVAE):
+        return bit_swap.coder_of(model.encoders, model.priors, model.decoder_layers, model.likelihood, inputs, order)
     return chain.coder_of(model.encoder, model.decoder, model.likelihood, model.posterior, inputs)
 
 
 def coding_ops(model):
-    """`npvae.ops.bits_back`, or its compiled twin, by the model's back end."""
+    """`npvae.ops.bits_back` or `bit_swap`, or its compiled twin, by the kind of model and its back end."""
+    several = isinstance(model, HierarchicalVAE)
     if model.backend == "numpy":
-        return chain
-    import npvae.kernels.bits_back as compiled  # `from npvae.kernels import` would find the ops of that name
+        return bit_swap if several else chain
+    import npvae.kernels.bit_swap  # which brings npvae.kernels.bits_back
 
-    return compiled
+    return npvae.kernels.bit_swap if several else npvae.kernels.bits_back
 
 
 def digest_of(model):
     """What tells models apart that give other probabilities: BLAKE2b over parameters and architecture, 8 bytes."""
-    config = {name: model.config[name] for name in ARCHITECTURE}
+    config = {name: model.config[name] for kind in ARCHITECTURE if isinstance(model, kind) for name in ARCHITECTURE[kind]}
     return packed.digest(files.digest({"theta": model.theta}).encode(), json.dumps(config).encode())
 
 

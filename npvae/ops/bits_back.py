@@ -25,7 +25,7 @@ import numpy as np
 
 from npvae.ops import codes
 from npvae.ops.latent import LOGVAR_MAX, LOGVAR_MIN
-from npvae.ops.rans import with_room
+from npvae.ops.rans import stir, unstir, with_room
 from npvae.ops.reproducible import ACTIVATIONS, LOG2_E, dense, exp, log, softplus
 
 LIKELIHOODS = ("bernoulli", "categorical", "beta_binomial")
@@ -183,12 +183,15 @@ def spread_of(posterior, n_latent):
     return logvar, exp(0.5 * logvar)
 
 
-def pop_latent(coder, message, posterior, buckets, totals):
-    """Pop z ~ q(z|x), one dimension given those before it, to buckets (L,): posterior as the encoder's network gives it."""
+def pop_latent(coder, message, posterior, buckets, totals, stirred=False):
+    """Pop z ~ q(z|x), one dimension given those before it, to buckets (L,): posterior as the encoder's network gives it.
+    stirred: whether the message is stirred before each pop, for `npvae.ops.bit_swap`."""
     n_latent = len(buckets)
     (logvar, sigma), eps = spread_of(posterior, n_latent), np.zeros(n_latent)
     for l in range(n_latent):
         mean = conditional_mean(coder, posterior, eps, l)
+        if stirred:
+            stir(message)
         buckets[l] = codes.pop_normal(message, mean, sigma[l], coder.edges, coder.centres)
         z = coder.centres[buckets[l]]
         eps[l] = (z - mean) / sigma[l]
@@ -199,7 +202,7 @@ def pop_latent(coder, message, posterior, buckets, totals):
     totals[KL] += kl_of(posterior, logvar, sigma) * LOG2_E
 
 
-def push_latent(coder, message, posterior, buckets):
+def push_latent(coder, message, posterior, buckets, stirred=False):
     """Push z under q(z|x): the last dimension first, but all means are known only from the first on."""
     n_latent = len(buckets)
     (_, sigma), eps, means = spread_of(posterior, n_latent), np.zeros(n_latent), np.empty(n_latent)
@@ -208,6 +211,8 @@ def push_latent(coder, message, posterior, buckets):
         eps[l] = (coder.centres[buckets[l]] - means[l]) / sigma[l]
     for l in range(n_latent - 1, -1, -1):
         codes.push_normal(message, buckets[l], means[l], sigma[l], coder.edges)
+        if stirred:
+            unstir(message)
 
 
 def kl_of(posterior, logvar, sigma):

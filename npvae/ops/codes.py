@@ -10,7 +10,9 @@ is where two losses are both small:
 
 The posterior is another matter: from it z is drawn, by popping. A bucket must not get a slot that it does not deserve: z would
 now and then be far from where the posterior is, and cost hundreds of bits in the likelihood. So there the distribution function
-is rounded and nothing added. A bucket without a slot is never popped, and so it is never pushed.
+is rounded and nothing added. A bucket without a slot is never popped, and so it is never pushed. The prior of a latent that is
+itself Gaussian, given the latent above it, is a likelihood in this: every bucket must be possible. There `least` slots are set
+aside for each, two of them, since rounding errors of Φ may take one away.
 
 Vectors are pushed from the last entry to the first, so that they are popped from the first to the last. `npvae.kernels.codes`
 compiles the moves below as they stand here, and has twins of the tables. Shapes: D data, K levels, L latent.
@@ -169,12 +171,17 @@ def buckets_of_equal_mass(bits):
     return edges, normal_quantile((np.arange(n) + 0.5) / n)
 
 
-def normal_start(i, mu, sigma, edges):
-    """The first slot of bucket i under N(mu, sigma²): 2^24 Φ((edge_i − mu)/sigma), rounded: 0 at edge 0, 2^24 at the last."""
-    return int(normal_cdf((edges[i] - mu) / sigma) * N_SLOTS + 0.5)
+def normal_start(i, mu, sigma, edges, least=0):
+    """The first slot of bucket i under N(mu, sigma²): 2^24 Φ((edge_i − mu)/sigma), rounded: 0 at edge 0, 2^24 at the last.
+
+    With `least` slots for each of K buckets, i least + (2^24 − K least) Φ, rounded. Φ decreases nowhere by more than 1e-14, its
+    rounding error, and so the second term by no more than one slot: with least = 2 each bucket has one at least.
+    """
+    spare = N_SLOTS - least * (len(edges) - 1)
+    return i * least + int(normal_cdf((edges[i] - mu) / sigma) * spare + 0.5)
 
 
-def bucket_of(own, mu, sigma, edges, centres):
+def bucket_of(own, mu, sigma, edges, centres, least=0):
     """The bucket i with normal_start(i) ≤ own < normal_start(i + 1).
 
     The slot's quantile of N(mu, sigma²) is near mu + sigma times that of N(0, 1), which the centres are a table of; from the
@@ -184,45 +191,48 @@ def bucket_of(own, mu, sigma, edges, centres):
     z = mu + sigma * centres[own * n >> PRECISION]
     low = min(int(normal_cdf(z) * n), n - 1)
     high, step = low + 1, 1
-    while low > 0 and normal_start(low, mu, sigma, edges) > own:
+    while low > 0 and normal_start(low, mu, sigma, edges, least) > own:
         low, high, step = max(low - step, 0), low, 2 * step
-    while high < n and normal_start(high, mu, sigma, edges) <= own:
+    while high < n and normal_start(high, mu, sigma, edges, least) <= own:
         low, high, step = high, min(high + step, n), 2 * step
     while high - low > 1:
         middle = (low + high) // 2
-        if normal_start(middle, mu, sigma, edges) <= own:
+        if normal_start(middle, mu, sigma, edges, least) <= own:
             low = middle
         else:
             high = middle
     return low
 
 
-def normal_slots(message, bucket, mu, sigma, edges):
+def normal_slots(message, bucket, mu, sigma, edges, least=0):
     """Start and frequency of a bucket. One without a slot has not been popped from this distribution: then the message is
     damaged, which it counts as a fault, and all slots are taken for it."""
-    start = normal_start(bucket, mu, sigma, edges)
-    frequency = normal_start(bucket + 1, mu, sigma, edges) - start
+    start = normal_start(bucket, mu, sigma, edges, least)
+    frequency = normal_start(bucket + 1, mu, sigma, edges, least) - start
     if frequency < 1:
         message.registers[FAULTS] += 1
         start, frequency = 0, N_SLOTS
     return start, frequency
 
 
-def push_normal(message, bucket, mu, sigma, edges):
+def push_normal(message, bucket, mu, sigma, edges, least=0):
     """Push one bucket, a whole number, with its slots under N(mu, sigma²)."""
-    start, frequency = normal_slots(message, bucket, mu, sigma, edges)
+    start, frequency = normal_slots(message, bucket, mu, sigma, edges, least)
     push(message, start, frequency, PRECISION)
 
 
-def pop_normal(message, mu, sigma, edges, centres):
+def pop_normal(message, mu, sigma, edges, centres, least=0):
     """Pop a bucket of N(mu, sigma²)."""
-    bucket = bucket_of(slot(message, PRECISION), mu, sigma, edges, centres)
-    start, frequency = normal_slots(message, bucket, mu, sigma, edges)
+    bucket = bucket_of(slot(message, PRECISION), mu, sigma, edges, centres, least)
+    start, frequency = normal_slots(message, bucket, mu, sigma, edges, least)
     pop(message, start, frequency, PRECISION)
     return bucket
 
 
-def normal_mass(bucket, mu, sigma, edges):
+def normal_mass(bucket, mu, sigma, edges, least=0):
     """The probability of a bucket under N(mu, sigma²), and how many slots it has."""
-    mass = normal_cdf((edges[bucket + 1] - mu) / sigma) - normal_cdf((edges[bucket] - mu) / sigma)
-    return mass, normal_start(bucket + 1, mu, sigma, edges) - normal_start(bucket, mu, sigma, edges)
+    low, high = (edges[bucket] - mu) / sigma, (edges[bucket + 1] - mu) / sigma
+    if low > 0:
+        low, high = -high, -low  # where Φ has all its digits
+    mass = normal_cdf(high) - normal_cdf(low)
+    return mass, normal_start(bucket + 1, mu, sigma, edges, least) - normal_start(bucket, mu, sigma, edges, least)

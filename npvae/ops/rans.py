@@ -28,6 +28,8 @@ import numpy as np
 HEAD, COUNT, DRAWN, SEED, CHECK, FAULTS = range(6)  # the registers of a message
 SMALLEST_HEAD, HEAD_BITS, WORD_BITS = 1 << 31, 63, 32
 WORD_MASK, CHECK_MASK = (1 << 32) - 1, (1 << 62) - 1
+STIRRED_BITS, STIR = 24, 0x9E3779  # odd, and about 2^24 times the golden section
+UNSTIR = pow(STIR, -1, 1 << STIRRED_BITS)
 
 
 class Message(NamedTuple):
@@ -109,6 +111,26 @@ def pop(message, start, frequency, precision):
         head = head << WORD_BITS | word
     registers[HEAD] = head
     registers[CHECK] = mixed(registers[CHECK], start, frequency)
+
+
+def stir(message):
+    """Multiply the last 24 bits by an odd number modulo 2^24: the same numbers in another order.
+
+    They are a slot of the symbol that was pushed last, somewhere in its interval. A symbol that is popped now would be one that
+    has slots in that interval: not drawn from its distribution, but a function of what was pushed. The same holds for the next
+    pop and the symbol pushed before. Multiples of the golden section are spread evenly over all slots, wherever it is.
+    """
+    _multiply(message, STIR)
+
+
+def unstir(message):
+    """Undo `stir`."""
+    _multiply(message, UNSTIR)
+
+
+def _multiply(message, factor):
+    last = slot(message, STIRRED_BITS)
+    message.registers[HEAD] += (last * factor & ((1 << STIRRED_BITS) - 1)) - last
 
 
 def start_word(seed, i):
