@@ -14,8 +14,8 @@ import numpy as np
 from bench_step import Npvae
 from common import interleaved, machine, plain_log, print_machine, save, settled, spread
 from matplotlib.figure import Figure
+from tasks import vae_task
 
-import npvae
 from npvae.training.workers import cores_available
 
 SECONDS = 0.2  # of one run
@@ -48,8 +48,8 @@ def verify(contender, batch_size):
 
 
 def contender(images, widths, batch_size, workers):
-    theta = npvae.VAE(widths[0], widths[-1], widths[1:-1], backend="numpy").parameters
-    ours = Npvae(widths, theta, images, "numba", batch_size, workers)
+    task = vae_task(widths, images)
+    ours = Npvae(task, task.model("numpy").parameters, "numba", batch_size, workers)
     verify(ours, batch_size)
     rng = np.random.default_rng(2)
 

@@ -3,7 +3,9 @@
     python benchmarks/bench_step.py [--data-dir DIR] [--repeats N] [--only I ...] [--markdown]
 
 The models are the Bernoulli VAE in several sizes and, in two of them, a VAE with a Gaussian likelihood of learned variances,
-one with a beta-binomial likelihood, and a Bernoulli VAE that is given the label of each image.
+one with a beta-binomial likelihood, and a Bernoulli VAE that is given the label of each image; a chain of two VAEs; and
+diffusion, of points in the plane and of grey images. `tasks.py` has them all. With --only, the rows that were saved before on
+the same processor stay as they were.
 
 First verifies, then times. All contenders start from the same weights and take 100 steps on the same batches with the same
 noise; unless their losses agree to 1e-3 no time is printed. Then they run by turns, each drawing its own noise, and the median
@@ -14,59 +16,32 @@ A library that is not installed is a row that says so (pip install '.[bench]'). 
 import argparse
 import json
 import time
-from typing import NamedTuple
 
 import numpy as np
 from common import RESULTS, interleaved, machine, plain_log, print_machine, save, settled, spread
 from matplotlib.figure import Figure
 from peers import PEERS
+from tasks import MODELS, ROWS, task_of, widths_of
 
-import npvae
 from npvae.data import mnist
 from npvae.data.rows import Rows
 from npvae.training.optim import Adam
 from npvae.training.step import Step
 from npvae.training.workers import Workers, workers_for
 
-SIZES = [  # D, hidden, L, batch
-    (64, (64,), 2, 32),
-    (784, (200,), 50, 100),
-    (784, (400,), 20, 128),
-    (784, (500,), 20, 100),
-    (784, (512,), 32, 512),
-    (784, (200, 200), 50, 20),
-]
-MODELS = {  # likelihood of a VAE, or "conditional" -> what the tables call it, and the learning rate
-    "bernoulli": ("", 1e-3),
-    "gaussian_learned": (", learned variances", 1e-4),  # at 1e-3 a rounding becomes percents of the loss in 100 steps
-    "beta_binomial": (", beta-binomial", 1e-3),
-    "conditional": (", given the label", 1e-3),
-}
-ROWS = [("bernoulli", size) for size in SIZES] + [(model, size) for model in list(MODELS)[1:] for size in SIZES[1:3]]
 VERIFY_STEPS = 100
 SECONDS = 0.5  # of one run
 COLOURS = ("#228833", "#bbcc88", "#ee6677", "#cc3311", "#4477aa")
 
 
-class Task(NamedTuple):
-    """What is trained, in the order in which the peers take it."""
-
-    likelihood: str = "bernoulli"
-    condition: np.ndarray | None = None  # (n, C) of the images, which makes the VAE a conditional one
-    learning_rate: float = 1e-3
-
-
-BERNOULLI = Task()
-
-
 class Npvae:
     """npvae's own step, as `npvae.fit` takes it."""
 
-    def __init__(self, widths, theta, images, backend, batch_size, workers=None, task=BERNOULLI):
-        self.model = model_of(widths, task, backend)
+    def __init__(self, task, theta, backend, batch_size, workers=None):
+        self.model = task.model(backend)
         for name, value in theta.items():
             self.model.parameters[name] = value
-        self.rows = Rows.of(self.model, images if task.condition is None else (images, task.condition), "images")
+        self.rows = Rows.of(self.model, task.data, "data")
         self.workers = Workers(workers or workers_for(self.model, batch_size))
         self.training_step = Step(self.model, self.rows, batch_size, Adam(task.learning_rate), self.workers)
         self.count = 0
@@ -80,19 +55,11 @@ class Npvae:
                 self.count += 1
             return time.perf_counter() - started
 
-    def step_with(self, x, eps, *condition):
+    def step_with(self, x, noise, *condition):
         grad = np.empty_like(self.model.theta)
-        terms, _ = self.model.gradient(x, *condition, eps, out=grad)
+        terms, _ = self.model.gradient(x, *condition, noise, out=grad)
         self.training_step.optimizer.step(self.model.theta, grad, self.training_step.state)
         return terms.loss
-
-
-def model_of(widths, task, backend):
-    """npvae's model of these widths with its initial weights."""
-    settings = {"n_latent": widths[-1], "hidden": widths[1:-1], "likelihood": task.likelihood, "backend": backend}
-    if task.condition is None:
-        return npvae.VAE(widths[0], **settings)
-    return npvae.models.ConditionalVAE(widths[0], task.condition.shape[1], **settings)
 
 
 def run_peer(peer, batches):
@@ -119,15 +86,15 @@ def floor(theta, batch_size, n):
     return time.perf_counter() - started
 
 
-def contenders(widths, theta, images, batch_size, task):
+def contenders(task, theta, batch_size):
     """name -> (object, run(batches) -> seconds), and name -> why a peer is missing."""
     found, missing = {}, {}
     for backend in ("numba", "numpy"):
-        ours = Npvae(widths, theta, images, backend, batch_size, task=task)
+        ours = Npvae(task, theta, backend, batch_size)
         found[f"npvae {backend}"] = (ours, ours.run)
     for kind in PEERS:
         try:
-            peer = kind(widths, theta, images, *task)
+            peer = kind(task, theta)
         except ImportError as error:
             missing[kind.name] = f"not installed ({error.name})"
             continue
@@ -135,19 +102,17 @@ def contenders(widths, theta, images, batch_size, task):
     return found, missing
 
 
-def verify(found, images, batch_size, n_latent, task):
-    """The losses after 100 common steps, and the seconds of the first, compilation included; SystemExit if losses disagree."""
-    rng = np.random.default_rng(1)
+def verify(found, n_rows, batch_size):
+    """The losses after 100 common steps on the n rows of the data, and the seconds of the first, compilation included;
+    SystemExit if losses disagree."""
+    rng, ours = np.random.default_rng(1), found["npvae numpy"][0]
     losses, first = {}, {}
     for _ in range(VERIFY_STEPS):
-        rows = rng.integers(0, len(images), batch_size)
-        grey = images[rows] / 255
-        x = (rng.random(grey.shape) < grey if task.likelihood == "bernoulli" else grey).astype(np.float32)
-        eps = rng.standard_normal((batch_size, n_latent), np.float32)
-        given = () if task.condition is None else (task.condition[rows],)
+        x, *condition = ours.rows.batch(rng.integers(0, n_rows, batch_size), rng)
+        noise = ours.model.draw(rng, x, *condition)
         for name, (contender, _) in found.items():
             started = time.perf_counter()
-            losses[name] = float(contender.step_with(x, eps, *given))
+            losses[name] = float(contender.step_with(x, noise, *condition))
             first.setdefault(name, time.perf_counter() - started)
     reference = losses["npvae numpy"]
     wrong = {name: loss for name, loss in losses.items() if not abs(loss - reference) <= 1e-3 * abs(reference)}
@@ -157,22 +122,15 @@ def verify(found, images, batch_size, n_latent, task):
 
 
 def bench(model, size, images, labels, repeats):
-    """One row of the table as a dict; labels (n,) are the digits, which the conditional model is given."""
-    _, learning_rate = MODELS[model]
-    task = Task(model, learning_rate=learning_rate)
-    if model == "conditional":
-        task = Task("bernoulli", np.eye(10, dtype=np.float32)[labels], learning_rate)  # (n,) -> (n, 10)
-    D, hidden, n_latent, batch_size = size
-    widths = (D, *hidden, n_latent)
-    start = 0 if images.shape[1] == D else (images.shape[1] - D) // 2
-    images = np.ascontiguousarray(images[:, start : start + D])
-    theta = model_of(widths, task, "numpy").parameters
-    found, missing = contenders(widths, theta, images, batch_size, task)
-    losses, first = verify(found, images, batch_size, n_latent, task)
+    """One row of the table as a dict; images (n, D) and labels (n,) are the digits."""
+    task, batch_size = task_of(model, size, images, labels), size[-1]
+    theta, n_rows = task.model("numpy").parameters, len(task.data[0])
+    found, missing = contenders(task, theta, batch_size)
+    losses, first = verify(found, n_rows, batch_size)
     rng = np.random.default_rng(2)
 
     def batches(count):
-        return [rng.integers(0, len(images), batch_size) for _ in range(count)]
+        return [rng.integers(0, n_rows, batch_size) for _ in range(count)]
 
     for name, (_, run) in found.items():  # drawing the batch is compiled here
         first[name] += run(batches(3))
@@ -182,7 +140,7 @@ def bench(model, size, images, labels, repeats):
     seconds = interleaved(runs, repeats)
     return {
         "model": model,
-        "size": "-".join(map(str, widths)),
+        "size": widths_of(model, size),
         "batch": batch_size,
         "steps": n,
         "workers": found["npvae numba"][0].workers.n,
@@ -195,7 +153,7 @@ def bench(model, size, images, labels, repeats):
 
 def title(row):
     """Size, batch and model of a row; a row that names no model is of the Bernoulli VAE."""
-    in_words, _ = MODELS[row.get("model", "bernoulli")]
+    in_words, *_ = MODELS[row.get("model", "bernoulli")]
     return f"{row['size']} @ {row['batch']}{in_words}"
 
 
@@ -250,27 +208,47 @@ def draw(result):
     return figure
 
 
+def saved_rows(info):
+    """The rows of the saved result; SystemExit where they are of another machine, whose times stand in no table with these."""
+    path = RESULTS / "step.json"
+    if not path.exists():
+        return []
+    saved = json.loads(path.read_text())
+    theirs, ours = ([of["cpu"], of["cores"]] for of in (saved["machine"], info))
+    if theirs != ours:
+        raise SystemExit(f"{path.name} is of {theirs[0]}, {theirs[1]} cores, and this is {ours[0]}, {ours[1]} cores: measure "
+                         "all rows, without --only")  # fmt: skip
+    return saved["rows"]
+
+
+def merged(kept, rows):
+    """Rows that were kept, and new ones in their places, in the order of the table."""
+    found = {title(row): row for row in [*kept, *rows]}
+    places = {f"{widths_of(model, size)} @ {size[-1]}{MODELS[model][0]}": i for i, (model, size) in enumerate(ROWS)}
+    return sorted(found.values(), key=lambda row: places.get(title(row), len(places)))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data-dir", metavar="DIR", help="folder of the MNIST files (default: the cache, else a download)")
-    parser.add_argument("--only", type=int, nargs="+", metavar="I", help="rows of the table, from 0; saves nothing")
+    parser.add_argument("--only", type=int, nargs="+", metavar="I", help="rows of the table, from 0, to be measured again")
     parser.add_argument("--repeats", type=int, default=9, metavar="N", help="interleaved runs of each contender (default: 9)")
     parser.add_argument("--markdown", action="store_true", help="measure nothing: print the saved result as the README's table")
     args = parser.parse_args()
     if args.markdown:
         print(markdown(json.loads((RESULTS / "step.json").read_text())))
         return
+    info = machine()
+    kept = [] if args.only is None else saved_rows(info)
     data = mnist.load(args.data_dir)
     images, labels = data.x_train[:20000], data.y_train[:20000]
-    info = machine()
     print_machine(info)
     rows = []
-    for model, size in ROWS if args.only is None else [ROWS[i] for i in args.only]:
-        rows.append(bench(model, size, images, labels, args.repeats))
+    for i in range(len(ROWS)) if args.only is None else args.only:
+        rows.append(bench(*ROWS[i], images, labels, args.repeats))
         print_row(rows[-1])
-    if args.only is None:
-        result = {"machine": info, "rows": rows}
-        save("step", result, draw(result))
+    result = {"machine": info, "rows": merged(kept, rows)}
+    save("step", result, draw(result))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from bench_step import COLOURS, Npvae, run_peer
 from common import machine, print_machine, save, spread
 from matplotlib.figure import Figure
 from peers import PEERS
+from tasks import vae_task
 
 import npvae
 from npvae.data import mnist
@@ -39,9 +40,10 @@ def race(name, run, weights, n, judge):
 
 def contestants(images, theta):
     """name -> a function that makes (run, weights), or a text that says what is missing."""
+    task = vae_task(WIDTHS, images)
 
     def ours():
-        contender = Npvae(WIDTHS, theta, images, "numba", BATCH_SIZE)
+        contender = Npvae(task, theta, "numba", BATCH_SIZE)
         return contender.run, lambda: contender.model.theta
 
     found = {"npvae numba": ours}
@@ -50,7 +52,7 @@ def contestants(images, theta):
             continue
 
         def theirs(kind=kind):
-            peer = kind(WIDTHS, theta, images)
+            peer = kind(task, theta)
             return lambda batches: run_peer(peer, batches), peer.theta
 
         try:

@@ -10,7 +10,8 @@ import pytest
 
 import npvae
 from npvae import kernels, ops
-from npvae.kernels import dense, sparse, vae
+from npvae.kernels import dense, diffusion, sparse, vae
+from npvae.models import Diffusion, HierarchicalVAE
 from npvae.models.backend import load_ops
 from npvae.ops import ACTIVATIONS, bounds
 
@@ -41,7 +42,7 @@ def test_compiled_ops_are_in_the_place_of_the_others():
     compiled = {name for name in OPS if getattr(kernels, name) is not getattr(ops, name)}
     pairs = ["dense", "mlp", "latent", "latent_sampled", "full_latent", "full_latent_sampled", "prior_latent",
              "prior_latent_sampled", "bernoulli_nll", "gaussian_nll", "gaussian_learned_nll", "gaussian_global_nll",
-             "categorical_nll", "beta_binomial_nll"]  # fmt: skip
+             "categorical_nll", "beta_binomial_nll", "pixel_mixture"]  # fmt: skip
     passes = {f"{name}_{way}" for name in pairs for way in ("forward", "backward")}
     updates = {f"{name}_step" for name in ("sgd", "momentum", "adagrad", "rmsprop", "adam")}
     assert compiled == passes | updates | {"clipped_share", "binarize"}
@@ -331,6 +332,98 @@ def test_the_model_s_gradient_in_one_call_is_forward_then_backward(piece, activa
             assert square <= bound * (1 + 1e-6)
             first, width = space.layers[0], len(hidden) and hidden[0]
             assert first["is_sparse"] == (width >= sparse.WIDE and p < sparse.SPARSE)
+
+
+def assert_one_call_is_forward_then_backward(model, batch, tolerance, workspace, n=None, **settings):
+    """`gradient` in this workspace, for a batch with its noise; the terms to the tolerance of the largest. For one sample of
+    one row, n = 1, the bound on the sum of squares is that sum."""
+    ours, theirs = np.full_like(model.theta, np.nan), np.full_like(model.theta, np.nan)
+    terms, bound = model.gradient(*batch, **settings, dloss=0.4, out=ours, workspace=workspace)
+    composed = model.copy(backend="numpy")
+    terms_numpy, cache = composed.forward(*batch, **settings)
+    composed.backward(cache, dloss=0.4, out=theirs)
+    np.testing.assert_allclose(terms, terms_numpy, rtol=0, atol=tolerance * np.abs(terms_numpy).max())
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
+    assert type(terms) is model.Terms
+    assert np.dot(theirs, theirs) <= bound * (1 + 1e-6) < np.inf
+    if n == 1:
+        assert bound == pytest.approx(np.dot(theirs, theirs), rel=10 * tolerance)
+
+
+# One activation of each dtype: length, samples, objective and form of the topmost KL are arguments of one compiled version.
+@pytest.mark.parametrize(("dtype", "activation"), [("float64", "tanh"), ("float32", "relu")])
+@pytest.mark.parametrize(("latent", "hidden", "S"), [((3,), (), 1), ((3,), (4,), 2), ((3, 2), (4, 5), 1), ((2, 1, 3), (4,), 3)])
+def test_the_gradient_of_a_chain_in_one_call_is_forward_then_backward(latent, hidden, S, dtype, activation):
+    rng = np.random.default_rng(0)
+    model = HierarchicalVAE(7, latent, hidden, 2, activation, dtype=dtype, seed=1)
+    model.theta += (0.1 * rng.standard_normal(model.theta.size)).astype(dtype)
+    model.parameters["posterior.1.b"][-1] = -35  # clipped
+    if len(latent) > 1:
+        model.parameters["prior.1.b"][-1] = 25
+    workspace, betas = model.workspace(5, S), rng.random(sum(latent))
+    for B, beta, settings in [(5, 0.7, {}), (1, betas, {}), (4, betas, {"top_kl": "sampled"}), (5, 0.7, {"objective": "iwae"}),
+                              (5, betas, {"objective": "iwae", "top_kl": "sampled"}), (5, 1.0, {"free_bits_total": 0.3}),
+                              (5, 1.0, {})]:  # fmt: skip
+        x = (rng.random((B, 7)) < 0.5).astype(dtype)
+        eps = rng.standard_normal((S, B, sum(latent))).astype(dtype)
+        settings["beta"] = beta
+        assert_one_call_is_forward_then_backward(model, (x, eps), 5 * DTYPES[dtype], workspace, S * B, **settings)
+
+
+def test_a_chain_has_no_workspace_where_there_is_no_such_call():
+    assert HierarchicalVAE(7).workspace(5).floats.size
+    assert HierarchicalVAE(7, backend="numpy").workspace(5) is None
+    assert HierarchicalVAE(7, likelihood="gaussian_global").workspace(5) is None
+
+
+def test_the_network_for_the_top_of_a_chain_says_zeros():
+    """N(0, I): what stands in the place of p's output is zero, and no other array lies there."""
+    workspace = HierarchicalVAE(7, (3, 2), (4,)).workspace(5, 2)
+    top = workspace.latents[-1]
+    assert not workspace.floats[top["prior"] : top["prior"] + 5 * 2 * 2 * top["width"]].any()
+    assert top["dprior"] == top["prior"] + 5 * 2 * 2 * top["width"]
+    assert top["down"] == top["down_end"]
+
+
+@pytest.mark.parametrize(("dtype", "activation"), [("float64", "tanh"), ("float32", "silu")])
+@pytest.mark.parametrize(("likelihood", "schedule", "predicts", "hidden"), [
+    ("gaussian", "linear", "noise", (5, 4)), ("gaussian", "cosine", "score", ()), ("levels", "linear", "data", (5,)),
+])  # fmt: skip
+def test_the_gradient_of_a_diffusion_in_one_call_is_that(likelihood, schedule, predicts, hidden, dtype, activation):
+    rng = np.random.default_rng(0)
+    model = Diffusion(6, 50, schedule, -7.0, 2.0, predicts, "fourier", 2, hidden, activation, likelihood, dtype=dtype)
+    model.theta += (0.3 * rng.standard_normal(model.theta.size)).astype(dtype)
+    workspace = model.workspace(5)
+    for B in (5, 1, 4):
+        x = rng.standard_normal((B, 6)) if likelihood == "gaussian" else rng.choice([0, 1, 254, 255, 100], (B, 6)) / 255
+        t = np.array([1.5 / 49, 0, 0.9999, 3 / 7, 0.5])[:B]  # 1/49 * 49 is less than 1
+        noise = t.astype(dtype), rng.standard_normal((2, B, 6)).astype(dtype)
+        assert_one_call_is_forward_then_backward(model, (x.astype(dtype), noise), 5 * DTYPES[dtype], workspace, B)
+
+
+def test_a_diffusion_in_one_call_is_of_denoising_terms_with_a_fixed_schedule():
+    model = Diffusion(2, 8, hidden=(5,), dtype="float64")
+    assert model.workspace(5).steps.shape == (7, 4 + 1 + 2 * 4)
+    for changes in ({"schedule": "learned"}, {"time": "steps"}, {"backend": "numpy"}):
+        assert Diffusion(**{**model.config, **changes}).workspace(5) is None
+    assert Diffusion(2, 8, predicts="mixture", likelihood="levels").workspace(5) is None
+    assert model.workspace(5, objective="continuous") is model.workspace(5, objective="consistency") is None
+    x = np.random.default_rng(0).standard_normal((5, 2))
+    for objective in ("continuous", "consistency"):  # as a setting that changes during training would have it
+        noise = model.draw(np.random.default_rng(1), x)
+        assert_one_call_is_forward_then_backward(model, (x, noise), 1e-13, model.workspace(5), objective=objective)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("gamma", [-13.0, -9.0, -4.0, 0.0])
+def test_the_nll_of_grey_levels(gamma, dtype):
+    """From nothing but the level itself in reach to all of them, at both ends of the scale."""
+    rng = np.random.default_rng(0)
+    x, eps = rng.choice([0, 1, 100, 253, 255], (3, 40)) / 255, rng.standard_normal((3, 40))
+    eps[0, :2] = 7, -7
+    expected, _ = ops.diffusion.levels_nll_forward(2 * x - 1, eps, np.full(3, gamma))
+    ours = diffusion.levels_nll(x.astype(dtype), eps.astype(dtype), np.exp(gamma / 2))
+    np.testing.assert_allclose(ours, expected.sum(), rtol=0, atol=20 * DTYPES[dtype] * max(1, expected.sum()))
 
 
 @pytest.mark.parametrize("backend", ["numba", "numpy"])

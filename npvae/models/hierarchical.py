@@ -24,7 +24,7 @@ from npvae.core import checks, options
 from npvae.core.numerics import accumulator
 from npvae.core.options import Option
 from npvae.core.parameters import Theta, dense_shapes
-from npvae.models import common, evaluate, latent_chain, latent_variable, objectives, saved
+from npvae.models import common, evaluate, fused, latent_chain, latent_variable, objectives, saved
 from npvae.models.likelihoods import LIKELIHOODS, SMALLEST_SIGMA, likelihood_called
 from npvae.models.objectives import Objective, objective_ops
 from npvae.models.protocol import Example
@@ -162,6 +162,7 @@ class HierarchicalVAE:
 
         return common.laid_out(self, [*encoder_grads, *prior_grads, *decoder_grads, own_grads], out)
 
+    gradient, workspace = fused.chain_gradient, fused.chain_workspace
     nll_forward, nll_backward = common.nll_forward, common.nll_backward
 
     @property

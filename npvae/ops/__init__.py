@@ -80,4 +80,5 @@ from npvae.ops.likelihood import (
     gaussian_nll_forward,
 )
 from npvae.ops.mlp import mlp_backward, mlp_forward
+from npvae.ops.pixel_mixture import pixel_mixture_backward, pixel_mixture_forward
 from npvae.ops.updates import adagrad_step, adam_step, momentum_step, rmsprop_step, sgd_step

@@ -28,8 +28,8 @@ N_GAUSSIANS = 2
 N_OUTPUTS = 3 * N_GAUSSIANS + 1  # of the network for each pixel
 BLACK = -1.0
 LEAST_VARIANCE = (0.5 * LEVEL_SPACING) ** 2  # of a Gaussian: a narrower one could fall between two levels
-REACH = 6  # levels added on each side of the nearest one; the weights of the others are below e^−18 of its own
-CENTRES, SCALES = (0.0, 0.985), (1.0, 0.02)  # of the means: one Gaussian for grey, one for white, narrow, with steps as small
+REACH = 6  # levels added on each side of the nearest one; the weights of the others are below e^−21 of its own
+CENTRES, SCALES = (0.0, 0.985), (1.0, 0.02)  # of the means: a Gaussian for grey, and a narrow one near white
 START = (0.0, -2.0, -2.5, 0.0, 0.0, -0.5, -9.5)  # a pixel's outputs at first: what pixels of written digits are together
 
 
@@ -37,7 +37,7 @@ def pixel_mixture_forward(x_t, output, gamma):
     """The noise ε̂ = E[ε|x_t] under a prior of each pixel: x_t (B, D), output (B, D (3K + 1)), gamma (B,) -> (B, D).
 
     output: D columns for each of K + 1 logits of w, K numbers n and K numbers u, with m = CENTRES + SCALES n and
-    q = LEAST_VARIANCE + σ(u): a step of training moves both Gaussians by about as much of their own widths.
+    q = LEAST_VARIANCE + σ(u). So a step of training moves the wide and the narrow Gaussian by like parts of their widths.
 
     With z = (y − v)/r, the noise that a value v means, component j and v have the posterior probability ∝ w_j p_j(v) e^(−z²/2),
     and ε̂ is its mean of z. The derivative of a mean is a covariance, dE[z] = Cov(z, d log of that product). So, with
