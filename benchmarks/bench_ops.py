@@ -157,8 +157,8 @@ def product_rows(repeats):
 
         def over_all(x=x):
             pre, dW = results[1]
-            dense.times(x, W, pre, dense.piece_size())
-            dense.transposed_times(x, dpre, dW, dense.piece_size())
+            dense.times(x, W, pre)
+            dense.transposed_times(x, dpre, dW)
             return pre, dW
 
         verify("the product over non-zeros", over_nonzeros, over_all)
@@ -168,14 +168,14 @@ def product_rows(repeats):
 
 def dense_rows(repeats):
     """The three products of the decoder's output layer, h W, hᵀ dpre and dpre Wᵀ, against BLAS, for several numbers of rows."""
-    rng, piece = np.random.default_rng(2), dense.piece_size()
+    rng = np.random.default_rng(2)
     W, dW, rows = rng.standard_normal((H, D), np.float32), np.empty((H, D), np.float32), []
     for n_rows in (8, 16, 32, 64, 128, 256):
         h, dpre = rng.standard_normal((n_rows, H), np.float32), rng.standard_normal((n_rows, D), np.float32)
         pre, dh = np.empty_like(dpre), np.empty_like(h)
         products = {
-            "h W": (dense.times, (h, W, pre, piece), (h, W)),
-            "hᵀ dpre": (dense.transposed_times, (h, dpre, dW, piece), (h.T, dpre)),
+            "h W": (dense.times, (h, W, pre), (h, W)),
+            "hᵀ dpre": (dense.transposed_times, (h, dpre, dW), (h.T, dpre)),
             "dpre Wᵀ": (dense.times_transposed, (dpre, W, dh), (dpre, W.T)),
         }
         for name, (kernel, arguments, factors) in products.items():
