@@ -23,7 +23,8 @@ BESIDE = 5  # numbers before and after each array: none of them may change, and 
 # As many rows as tiles of 8 and 4 have, and some more or fewer; as many columns as tiles of three vectors and of one have, for
 # vectors of 4 to 16 numbers, and some more; too few of either; sums of one product, and of a vector and a rest.
 SHAPES = [(8, 3, 48), (16, 7, 96), (9, 5, 49), (13, 4, 64), (12, 9, 65), (4, 2, 80), (7, 6, 113), (23, 1, 150), (3, 5, 48),
-          (8, 5, 47), (1, 1, 1), (30, 130, 24), (5, 6, 128), (6, 13, 143), (4, 7, 129), (3, 4, 130), (2, 6, 200), (11, 5, 128)]  # fmt: skip
+          (8, 5, 47), (1, 1, 1), (30, 130, 24), (5, 6, 128), (6, 13, 143), (4, 7, 129), (3, 4, 130), (2, 6, 200),
+          (11, 5, 128)]  # fmt: skip
 
 
 def inside(shape, dtype, value=np.nan):
@@ -40,7 +41,7 @@ def normal(shape, dtype, seed):
 
 
 def product(name, a, b):
-    """The product `name` of dense, and what it has to be in long double with the sums of absolute values that bound its error."""
+    """The product `name` of dense, what it is in long double, and the sums of absolute values that bound its error."""
     left = a.T if name == "transposed_times" else a
     right = b.T if name == "times_transposed" else b
     out, whole = inside((len(left), right.shape[1]), a.dtype)

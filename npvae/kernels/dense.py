@@ -6,7 +6,6 @@ of the time. Here a strip of the right factor, as wide as a tile, is read in pla
 
 import numpy as np
 import scipy.linalg.cython_blas  # noqa: F401  (the BLAS of np.dot in a kernel: loaded before its threads are limited)
-
 from numba.extending import overload
 
 from npvae.kernels.compile import jit
@@ -20,7 +19,7 @@ dot_4x6, dot_3x4 = dot_tile(4, 6), dot_tile(3, 4)
 
 
 def _product(a, a_row, a_step, b, out, n_rows, n, n_columns):
-    """out (n_rows, n_columns) of A B with A[i, k] = a[i a_row + k a_step], in strips of columns and tiles of rows. The last tile
+    """out (n_rows, n_columns) = A B with A[i, k] = a[i a_row + k a_step], in strips of columns and tiles of rows. The last tile
     overlaps the one before where the shape is no multiple; what is computed twice is the same twice."""
     lanes, tall = lanes_of(out), 8 if has_32_registers() and n_rows >= 8 else 4
     j = 0

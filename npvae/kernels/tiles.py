@@ -9,7 +9,7 @@ and go to memory once, when the last k is done. LLVM does not find this by itsel
 with the 24 sums as variables of the loop over k (φ nodes). Three tiles are needed:
 
     product_tile   A B, and Aᵀ B, which only steps differently through A
-    dot_tile       A Bᵀ: both factors have k along their rows, so a sum has one place for each lane of a vector, and the lanes are
+    dot_tile       A Bᵀ: both factors have k along their rows, so each lane of a vector has a sum of its own, and the lanes are
                    added up at the end; 4 rows times 6
     combine_tile   rows of B, weighted and added: the product of a sparse row with B
 
@@ -172,8 +172,8 @@ def product_tile(n_rows, n_vectors):
 def dot_tile(n_rows, n_columns):
     """tile(a, a_start, b, b_start, n, out, out_start, out_row): a tile of out = A Bᵀ.
 
-    The arrays are flat, the rows of A and of B, n numbers each, lie one after the other from a_start and b_start on, and row i of
-    the tile is written to out_start + i out_row. n is at least the lanes of a vector.
+    The arrays are flat; the rows of A and of B, n numbers each, lie one after the other from a_start and b_start on, and row i
+    of the tile is written to out_start + i out_row. n is at least the lanes of a vector.
     """
 
     @intrinsic
