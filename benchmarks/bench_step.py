@@ -22,11 +22,11 @@ from matplotlib.figure import Figure
 from peers import PEERS
 
 import npvae
+from npvae.core.workers import Workers, workers_for
 from npvae.data import mnist
 from npvae.data.rows import Rows
 from npvae.training.optim import Adam
 from npvae.training.step import Step
-from npvae.training.workers import Workers, workers_for
 
 SIZES = [  # D, hidden, L, batch
     (64, (64,), 2, 32),
@@ -67,7 +67,7 @@ class Npvae:
         for name, value in theta.items():
             self.model.parameters[name] = value
         self.rows = Rows.of(self.model, images if task.condition is None else (images, task.condition), "images")
-        self.workers = Workers(workers or workers_for(self.model, batch_size))
+        self.workers = Workers(workers or workers_for(self.model.theta.size * batch_size))
         self.training_step = Step(self.model, self.rows, batch_size, Adam(task.learning_rate), self.workers)
         self.count = 0
 

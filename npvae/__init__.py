@@ -40,7 +40,6 @@ stand here, then models/vae.py.
         schedules    learning rates and settings that change with the step
         state        where a run stands, and the line that tells of an epoch
         checkpoint   a run in files
-        workers      a batch shared by several threads
     models/      what is minimised: forward, and backward mirrored; one file per model
         vae          the variational autoencoder
         cvae         the VAE of data given a condition, such as a class label
@@ -126,6 +125,7 @@ stand here, then models/vae.py.
         randomness   random numbers as pure functions of seed and counters
         progress     the progress bar, and lines that never end the work
         cores        how many cores this process may use
+        workers      work shared by several threads
 
     x ─ layers ─▶ h ─ layers ─▶ mu, logvar ─(+eps) latent ─▶ z ─ layers ─▶ h' ─ layers ─▶ logits ─ likelihood ─▶ nll
                                    └───────────── latent: kl ────────────────────────────────────────────────▶ kl

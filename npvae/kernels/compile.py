@@ -21,7 +21,7 @@ def jit(function, fastmath=FASTMATH):
     """Compile `function`, cached on disk where its folder or the user's cache is writable, in memory elsewhere.
 
     error_model="numpy" makes x / 0 an infinity as in NumPy; Python's ZeroDivisionError check would stop vectorisation. nogil
-    lets the workers of `npvae.training.workers` run side by side. Nobody calls kernels from C: no wrapper, which takes long.
+    lets the workers of `npvae.core.workers` run side by side. Nobody calls kernels from C: no wrapper, which takes long.
 
     A function that a factory makes gets a name for what its free variables hold. Numba names files of the cache after the
     function, and machine code after it and a counter that every process starts anew: by its plain name, what one process has

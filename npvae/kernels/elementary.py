@@ -9,8 +9,9 @@ Numba calls libm once per element, which keeps a loop scalar. Here everything is
 3. 2^k from its bits: adding 1.5 * 2^mantissa to a float rounds it to an integer and leaves that integer in its low bits;
    shifted left it is the exponent of a float.
 
-Largest error: 1.0 ulp for exp and log1p, 1.2 for expm1, 1.4 for log1p_to_one, 1.95 for tanh and sigmoid. Zeros, infinities and NaN give what NumPy
-gives, overflow gives inf, and below the smallest normal number the results are subnormal to within 1 of their ulps, then 0.
+Largest error: 1.0 ulp for exp and log1p, 1.2 for expm1, 1.4 for log1p_to_one, 1.95 for tanh and sigmoid. Zeros, infinities and
+NaN give what NumPy gives, overflow gives inf, and below the smallest normal number results are subnormal to within 1 of their
+ulps, then 0 (but those of exp_minus_abs).
 
 The types are those of the argument: float32, float64, and complex128 for the complex step. Uncompiled (NUMBA_DISABLE_JIT=1)
 the functions are NumPy's.

@@ -1,7 +1,7 @@
 """The gradient of a VAE in one call: what `VAE.forward` and then `VAE.backward` compute, by the kernels of the same ops.
 
 As a composition of ops they take some 100 µs of Python per step, more than a small model's arithmetic, and the workers of
-`npvae.training.workers` wait for each other's Python. Here the work of one shard is one call that holds no lock. Its large
+`npvae.core.workers` wait for each other's Python. Here the work of one shard is one call that holds no lock. Its large
 arrays are pieces of a workspace that is allocated once (see `npvae.kernels.mlp`). `ConditionalVAE` uses the same kernel.
 
 Shapes: B batch, D data, C condition, L latent, S samples per datum.
