@@ -5,13 +5,15 @@
 Verifies, then times: a kernel whose result is not its twin's is an error, and no times are printed. The arrays are float32, of
 the sizes of one worker's shard of 784-400-20 @ 128: 64 rows. The bound is the bytes that a kernel must read and write, over the
 bytes per second of a copy of arrays as large. A second table shows at which share of non-zeros the products over non-zeros
-begin to win against dense ones, a third holds the dense products against BLAS for several numbers of rows. Kernels that compute
-exponentials are far above the bound: arithmetic limits them. The backward passes of sigmoid and silu compute again what NumPy's
-forward passes kept, and win only together with those.
+begin to win against dense ones, a third holds the dense products against BLAS for several numbers of rows, a fourth says how
+much longer a kernel takes for other arguments than usual ones: squares and exponentials may be subnormal, which many processors
+handle ten times slower. Kernels that compute exponentials are far above the bound: arithmetic limits them. The backward passes
+of sigmoid and silu compute again what NumPy's forward passes kept, and win only together with those.
 """
 
 import argparse
 from dataclasses import replace
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -22,6 +24,7 @@ from threadpoolctl import threadpool_limits
 import npvae
 from npvae import kernels, ops
 from npvae.kernels import dense, layers, sparse
+from npvae.kernels.likelihood import bernoulli_rows
 from npvae.ops.layers import ACTIVATIONS
 from npvae.training import optim
 
@@ -157,8 +160,8 @@ def product_rows(repeats):
 
         def over_all(x=x):
             pre, dW = results[1]
-            dense.times(x, W, pre, dense.piece_size())
-            dense.transposed_times(x, dpre, dW, dense.piece_size())
+            dense.times(x, W, pre)
+            dense.transposed_times(x, dpre, dW)
             return pre, dW
 
         verify("the product over non-zeros", over_nonzeros, over_all)
@@ -168,14 +171,14 @@ def product_rows(repeats):
 
 def dense_rows(repeats):
     """The three products of the decoder's output layer, h W, hᵀ dpre and dpre Wᵀ, against BLAS, for several numbers of rows."""
-    rng, piece = np.random.default_rng(2), dense.piece_size()
+    rng = np.random.default_rng(2)
     W, dW, rows = rng.standard_normal((H, D), np.float32), np.empty((H, D), np.float32), []
     for n_rows in (8, 16, 32, 64, 128, 256):
         h, dpre = rng.standard_normal((n_rows, H), np.float32), rng.standard_normal((n_rows, D), np.float32)
         pre, dh = np.empty_like(dpre), np.empty_like(h)
         products = {
-            "h W": (dense.times, (h, W, pre, piece), (h, W)),
-            "hᵀ dpre": (dense.transposed_times, (h, dpre, dW, piece), (h.T, dpre)),
+            "h W": (dense.times, (h, W, pre), (h, W)),
+            "hᵀ dpre": (dense.transposed_times, (h, dpre, dW), (h.T, dpre)),
             "dpre Wᵀ": (dense.times_transposed, (dpre, W, dh), (dpre, W.T)),
         }
         for name, (kernel, arguments, factors) in products.items():
@@ -189,6 +192,36 @@ def dense_rows(repeats):
 
             verify(f"the product {name}", ours, blas)
             rows.append({"rows": n_rows, "product": name, **alternate(ours, blas, repeats)})
+    return rows
+
+
+FAR = (0.0, 1e-30, 1e-15, 1.0, 10.0, 18.0, 30.0, 46.0, 60.0, 80.0, 84.0, 86.0, 88.0, 95.0, 103.0, 1e3, 1e15)
+
+
+def range_rows(repeats):
+    """Of kernels with exponentials: the time for normal arguments, the longest for arguments that are all the same number, of
+    either sign, and that number."""
+    rng = np.random.default_rng(4)
+    x = (rng.random((B, D)) < DENSITY).astype(np.float32)
+    usual, rows = 3 * rng.standard_normal((B, D)).astype(np.float32), []
+    nll, out, zero, db = np.empty(B), np.empty((B, D), np.float32), np.zeros(D, np.float32), np.empty(D, np.float32)
+    dh = np.ones_like(out)
+
+    def activation(name, argument):
+        pre, h = argument.copy(), np.empty_like(argument)
+        layers.FORWARD[name](pre, zero, h)
+        return lambda: (layers.FORWARD[name](pre, zero, h), layers.BACKWARD[name](dh, pre, h, out, db))
+
+    kinds = {"bernoulli nll": lambda argument: lambda: bernoulli_rows(argument, x, nll, 1 / 128, out)}
+    for name in ("tanh", "sigmoid", "softplus", "silu"):
+        kinds[f"{name}, forward and backward"] = partial(activation, name)
+    for name, of in kinds.items():
+        times = {}
+        for value in (None, *FAR, *(-value for value in FAR)):
+            call = of(usual if value is None else np.full_like(usual, value))
+            times[value] = 1e6 * median(seconds_per_call(call) for _ in range(repeats))
+        slowest = max(times, key=times.get)
+        rows.append({"name": name, "usual": times[None], "longest": times[slowest], "argument": slowest})
     return rows
 
 
@@ -244,13 +277,17 @@ def main():
             print(f"{name:34}{row['kernel']:9.1f}{row['twin']:9.1f}{row['bound']:9.1f}{row['twin'] / row['kernel']:14.1f}"
                   f"{row['kernel'] / row['bound']:14.1f}", flush=True)  # fmt: skip
         products, dense_products = product_rows(args.repeats), dense_rows(args.repeats)
+        ranges = range_rows(args.repeats)
     print(f"\nx W and xᵀ dpre, {B} × {D} × {H}    over non-zeros    dense  µs")
     for row in products:
         print(f"{row['density']:8.0%} non-zeros {row['kernel']:24.0f}{row['twin']:9.0f}")
     print(f"\nW {H} × {D}                           npvae     BLAS  µs")
     for row in dense_products:
         print(f"{row['product']:8}{row['rows']:8} rows {row['kernel']:19.0f}{row['twin']:9.0f}")
-    result = {"machine": info, "rows": rows, "products": products, "dense": dense_products}
+    print(f"\n{'':34}    usual  longest  µs, at the argument")
+    for row in ranges:
+        print(f"{row['name']:34}{row['usual']:9.1f}{row['longest']:9.1f}  {row['argument']}")
+    result = {"machine": info, "rows": rows, "products": products, "dense": dense_products, "ranges": ranges}
     save("ops", result, draw(rows, products, dense_products))
 
 

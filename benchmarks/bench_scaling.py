@@ -16,7 +16,7 @@ from common import interleaved, machine, plain_log, print_machine, save, settled
 from matplotlib.figure import Figure
 from tasks import vae_task
 
-from npvae.training.workers import cores_available
+from npvae.core.cores import cores_available
 
 SECONDS = 0.2  # of one run
 # name -> sizes; each makes (widths, batch size, workers or None for npvae's own choice)

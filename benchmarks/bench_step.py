@@ -23,11 +23,11 @@ from matplotlib.figure import Figure
 from peers import PEERS
 from tasks import MODELS, ROWS, task_of, widths_of
 
+from npvae.core.workers import Workers, workers_for
 from npvae.data import mnist
 from npvae.data.rows import Rows
 from npvae.training.optim import Adam
 from npvae.training.step import Step
-from npvae.training.workers import Workers, workers_for
 
 VERIFY_STEPS = 100
 SECONDS = 0.5  # of one run
@@ -42,7 +42,7 @@ class Npvae:
         for name, value in theta.items():
             self.model.parameters[name] = value
         self.rows = Rows.of(self.model, task.data, "data")
-        self.workers = Workers(workers or workers_for(self.model, batch_size))
+        self.workers = Workers(workers or workers_for(self.model.theta.size * batch_size))
         self.training_step = Step(self.model, self.rows, batch_size, Adam(task.learning_rate), self.workers)
         self.count = 0
 

@@ -10,7 +10,7 @@ from statistics import median
 import threadpoolctl
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from npvae.training.workers import cores_available
+from npvae.core.cores import cores_available
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -35,8 +35,8 @@ from matplotlib.figure import Figure
 
 import npvae
 from npvae import ppca
+from npvae.core.workers import Workers
 from npvae.training.lbfgs import lbfgs
-from npvae.training.workers import Workers
 
 W = np.array([[2.0, 2.0, 1.0], [2.0, 1.0, 2.0]])  # (L, D)
 B, SIGMA, N_ROWS = np.array([0.5, 0.0, -0.5]), 1.0, 500

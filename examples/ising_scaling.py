@@ -37,9 +37,9 @@ from numpy.polynomial import Polynomial
 
 import npvae
 from npvae.core import files
+from npvae.core.workers import Workers
 from npvae.data import ising
 from npvae.schedules import Cosine, Linear
-from npvae.training.workers import Workers
 
 VARIABLES = ("z", "psi", "m")
 DEGREE = 6  # of the polynomials in T through the measured values

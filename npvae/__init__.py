@@ -40,7 +40,6 @@ stand here, then models/vae.py.
         schedules    learning rates and settings that change with the step
         state        where a run stands, and the line that tells of an epoch
         checkpoint   a run in files
-        workers      a batch shared by several threads
     models/      what is minimised: forward, and backward mirrored; one file per model
         vae          the variational autoencoder
         cvae         the VAE of data given a condition, such as a class label
@@ -91,6 +90,7 @@ stand here, then models/vae.py.
         diffusion    the same of a diffusion with a fixed schedule
         dense        dense products of few rows
         sparse       products with matrices of few non-zeros
+        tiles        what both are made of: sums that stay in registers, as vector instructions
         elementary   exp, log1p, tanh that vectorise
         reproducible exp, log, the normal distribution, dense layers: the same bits everywhere
         rans         the stack of bits of entropy coding
@@ -134,6 +134,7 @@ stand here, then models/vae.py.
         randomness   random numbers as pure functions of seed and counters
         progress     the progress bar, and lines that never end the work
         cores        how many cores this process may use
+        workers      work shared by several threads
 
     x ─ layers ─▶ h ─ layers ─▶ mu, logvar ─(+eps) latent ─▶ z ─ layers ─▶ h' ─ layers ─▶ logits ─ likelihood ─▶ nll
                                    └───────────── latent: kl ────────────────────────────────────────────────▶ kl

@@ -40,7 +40,7 @@ def loop_over(function):
     return compile_afresh(loop)
 
 
-KERNELS = {name: loop_over(getattr(elementary, name)) for name in NAMES}
+KERNELS = {name: loop_over(getattr(elementary, name)) for name in [*NAMES, "exp_minus_abs", "log1p_to_one"]}
 
 
 def evaluate(name, x):
@@ -111,6 +111,24 @@ def test_accuracy(name, dtype):
     error = error_in_ulp(value, reference(name, x))
     worst = np.argmax(error)
     assert error[worst] <= MAX_ULP[name], f"{error[worst]} ulp at {x[worst]!r}"
+
+
+@needs_long_double
+@dtypes
+def test_the_exponential_of_a_size_and_the_logarithm_up_to_one(dtype):
+    """What the Bernoulli likelihood is made of: the results are normal numbers or 0."""
+    x, tiny = arguments("exp", dtype), np.finfo(dtype).tiny
+    value, exact = evaluate("exp_minus_abs", x), np.exp(-np.abs(x.astype(np.longdouble)))
+    if COMPILED:
+        assert not np.any((value > 0) & (value < 3.9 * tiny))
+        np.testing.assert_array_equal(value[exact < 3.9 * tiny], 0)
+    normal = exact >= 4.1 * tiny
+    assert error_in_ulp(value, exact)[normal].max() <= MAX_ULP["exp"]
+    assert np.isnan(evaluate("exp_minus_abs", np.full(17, np.nan, dtype))).all()
+
+    t = np.concatenate([np.abs(x[np.abs(x) <= 1]), np.linspace(0, 1, 30_001).astype(dtype)])
+    t = t[(t == 0) | (t >= 2 * tiny)]
+    assert error_in_ulp(evaluate("log1p_to_one", t), np.log1p(t.astype(np.longdouble))).max() <= (1.4 if COMPILED else 4)
 
 
 @dtypes

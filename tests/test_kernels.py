@@ -2,15 +2,13 @@
 
 import inspect
 import itertools
-from types import FunctionType, SimpleNamespace
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 import npvae
 from npvae import kernels, ops
-from npvae.kernels import dense, diffusion, sparse, vae
+from npvae.kernels import diffusion, sparse, vae
 from npvae.models import Diffusion, HierarchicalVAE
 from npvae.models.backend import load_ops
 from npvae.ops import ACTIVATIONS, bounds
@@ -312,14 +310,13 @@ FUSED = [("tanh", "bernoulli", (), None), *((*kind, *layers) for kind in KINDS f
 
 
 @pytest.mark.parametrize(("activation", "likelihood", "hidden", "S"), FUSED)
-@pytest.mark.parametrize("piece", [0, 12000])
-def test_the_model_s_gradient_in_one_call_is_forward_then_backward(piece, activation, likelihood, hidden, S):
+def test_the_model_s_gradient_in_one_call_is_forward_then_backward(activation, likelihood, hidden, S):
     rng = np.random.default_rng(0)
     for dtype, tolerance in DTYPES.items():
         model = npvae.VAE(30, 2, hidden, activation, likelihood, dtype=dtype, seed=1)
         model.theta += (0.1 * rng.standard_normal(model.theta.size)).astype(dtype)
         composed = model.copy(backend="numpy")
-        space = model.workspace(5, S or 1)._replace(piece=piece)
+        space = model.workspace(5, S or 1)
         for B, p in [(5, 0.5), (4, 0.1), (1, 0.1), (5, 0.1)]:  # in one workspace: dense and sparse, fewer rows than it is for
             x = (rng.random((B, 30)) < p) * (1 if likelihood == "bernoulli" else rng.standard_normal((B, 30)))
             x = x.astype(dtype)
@@ -460,94 +457,11 @@ def test_gaussian_nll(shape, dtype):
     assert_twins([ours], [theirs], dtype)
 
 
-# In tiles: as many as fit, and 1 to 3 rows more; left to BLAS: less than a tile, too many rows for the length of the sums.
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("B", "n_in", "n_out"), [(4, 4, 24), (5, 6, 30), (6, 4, 40), (6, 13, 784), (3, 4, 24), (4, 3, 24),
-                                                  (1, 1, 1), (5, 4, 29), (128, 5, 768), (129, 5, 768)])  # fmt: skip
-def test_times_transposed(B, n_in, n_out, dtype):
-    dpre, W = normal(B, n_out, dtype=dtype), normal(n_in, n_out, dtype=dtype, seed=1)
-    dx = np.full((B, n_in), np.nan, dtype)
-    dense.times_transposed(dpre, W, dx)
-    assert_twins([dx], [dpre @ W.T], dtype)
-
-
-@pytest.mark.parametrize(("B", "n_in", "n_out", "in_tiles"), [
-    (4, 4, 24, True), (128, 4, 768, True), (5, 6, 30, True), (6, 4, 40, True),
-    (4, 4, 23, False), (129, 4, 768, False), (3, 4, 24, False), (4, 3, 24, False),
-])  # fmt: skip
-def test_times_transposed_sums_in_tiles_up_to_its_limits(B, n_in, n_out, in_tiles):
-    blas = SimpleNamespace(dot=Mock(wraps=np.dot))
-    function = FunctionType(dense._times_transposed.__code__, dense._times_transposed.__globals__ | {"np": blas})
-    dpre, W, dx = normal(B, n_out, dtype="float64"), normal(n_in, n_out, dtype="float64", seed=1), np.empty((B, n_in))
-    function(dpre, W, dx)
-    np.testing.assert_allclose(dx, dpre @ W.T, rtol=1e-12, atol=1e-12)
-    assert blas.dot.called != in_tiles
-
-
-# In one piece; in pieces of 4 rows and of 8, all rows full or the last one short; sums over n_in in two parts and in three; too
-# many rows, and too wide, for pieces.
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("B", "n_in", "n_out", "piece"), [
-    (5, 120, 3, 0), (5, 120, 3, 1800), (8, 120, 3, 1799), (9, 120, 3, 1799), (9, 120, 3, 2880), (7, 201, 2, 1600),
-    (6, 301, 2, 1207), (256, 101, 1, 1000), (257, 101, 1, 1000), (5, 120, 3, 1199),
-])  # fmt: skip
-def test_times_in_pieces(B, n_in, n_out, piece, dtype):
-    x, W = normal(B, n_in, dtype=dtype), normal(n_in, n_out, dtype=dtype, seed=1)
-    out = np.full((B, n_out), np.nan, dtype)
-    dense.times(x, W, out, piece)
-    assert_twins([out], [x @ W], dtype)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("B", "n_in", "n_out", "piece"), [
-    (3, 20, 5, 0), (3, 20, 5, 179), (3, 20, 5, 180), (3, 20, 5, 251), (3, 25, 5, 180), (3, 16, 5, 240), (3, 16, 5, 300),
-])  # fmt: skip
-def test_transposed_times_in_pieces(B, n_in, n_out, piece, dtype):
-    x, dpre = normal(B, n_in, dtype=dtype), normal(B, n_out, dtype=dtype, seed=1)
-    dW = np.full((n_in, n_out), np.nan, dtype)
-    dense.transposed_times(x, dpre, dW, piece)
-    assert_twins([dW], [x.T @ dpre], dtype)
-
-
-@pytest.mark.parametrize(("product", "shapes", "piece", "sizes"), [
-    ("times", ((9, 120), (120, 3)), 1799, [(4, 120, 3), (4, 120, 3), (1, 120, 3)]),
-    ("times", ((6, 301), (301, 2)), 1207, [(4, 101, 2), (2, 101, 2), (4, 101, 2), (2, 101, 2), (4, 99, 2), (2, 99, 2)]),
-    ("times", ((9, 120), (120, 3)), 1200, [(4, 60, 3), (4, 60, 3), (1, 60, 3)] * 2),
-    ("times", ((5, 200), (200, 3)), 1200, [(4, 100, 3), (1, 100, 3)] * 2),
-    ("times", ((256, 120), (120, 1)), 7680, [(64, 120, 1)] * 4),
-    ("times", ((9, 120), (120, 3)), 3240, [(9, 120, 3)]),
-    ("times", ((9, 120), (120, 3)), 4000, [(9, 120, 3)]),
-    ("times", ((257, 120), (120, 3)), 1799, [(257, 120, 3)]),
-    ("times", ((9, 120), (120, 5)), 1999, [(9, 120, 5)]),
-    ("transposed_times", ((3, 40), (3, 5)), 180, [(12, 3, 5)] * 3 + [(4, 3, 5)]),
-    ("transposed_times", ((3, 40), (3, 5)), 299, [(16, 3, 5), (16, 3, 5), (8, 3, 5)]),
-    ("transposed_times", ((3, 20), (3, 5)), 179, [(20, 3, 5)]),
-    ("transposed_times", ((3, 20), (3, 5)), 400, [(20, 3, 5)]),
-])  # fmt: skip
-def test_the_pieces_of_a_product_are_as_large_as_they_may_be(product, shapes, piece, sizes):
-    blas = SimpleNamespace(dot=Mock(wraps=np.dot), empty=np.empty)
-    plain = getattr(dense, f"_{product}")
-    a, b = (normal(*shape, dtype="float64") for shape in shapes)
-    out = np.empty((a.shape[0] if product == "times" else a.shape[1], b.shape[1]))
-    FunctionType(plain.__code__, plain.__globals__ | {"np": blas})(a, b, out, piece)
-    assert [(*call.args[0].shape, call.args[1].shape[1]) for call in blas.dot.call_args_list] == sizes
-
-
-def test_blas_has_kernels_for_small_products_on_the_processors_that_are_known_for_it(monkeypatch):
-    def of(*architectures):
-        libraries = [{"user_api": "blas", "architecture": name} if name else {"user_api": "blas"} for name in architectures]
-        monkeypatch.setattr(dense, "threadpool_info", lambda: [*libraries, {"user_api": "openmp"}])
-        return dense.piece_size.__wrapped__()
-
-    assert of("SkylakeX") == of("SkylakeX", "Cooperlake") == of("SapphireRapids") == 100**3
-    assert of() == of("Haswell") == of("SkylakeX", "Haswell") == of(None) == 0
-
-
 @pytest.mark.parametrize(("hidden", "n_rows", "n_samples"), [((), 1, 1), ((5,), 4, 3), ((110, 7), 2, 5)])
 def test_the_arrays_of_a_workspace_do_not_overlap_and_fill_it(hidden, n_rows, n_samples):
     model = npvae.VAE(30, 2, hidden)
     workspace = kernels.vae_workspace(model.encoder, model.decoder, n_rows, n_samples)
-    activation, layers, n_encoder, _, floats, integers, _ = workspace
+    activation, layers, n_encoder, _, floats, integers = workspace
     assert activation == ("relu" if hidden else "identity")
     assert floats.dtype == model.dtype
     assert n_encoder == len(hidden) + 1

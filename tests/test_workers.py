@@ -11,10 +11,11 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import npvae
 import npvae.training.fit as training
+from npvae.core import workers
+from npvae.core.workers import Workers, cores_available, workers_for
 from npvae.data.rows import Rows
-from npvae.training import optim, workers
+from npvae.training import optim
 from npvae.training.step import Step, validate
-from npvae.training.workers import Workers, cores_available, workers_for
 
 OPTIMIZERS = (optim.SGD(), optim.Momentum(), optim.AdaGrad(), optim.RMSProp(), optim.Adam())
 
@@ -182,20 +183,21 @@ def test_a_step_allocates_nothing_large_and_2000_steps_leave_nothing_behind(n):
 
 
 def test_small_models_use_one_worker_and_large_ones_all_cores():
-    assert workers_for(npvae.VAE(64, 2, (64,)), 32) == 1
-    assert workers_for(npvae.VAE(784, 20, (400,)), 128) == cores_available()
+    assert workers_for(npvae.VAE(64, 2, (64,)).theta.size * 32) == 1
+    assert workers_for(npvae.VAE(784, 20, (400,)).theta.size * 128) == cores_available()
 
 
 def test_samples_of_z_count_as_rows_where_fit_chooses_its_workers(monkeypatch):
     chosen = []
 
-    def workers_for(model, n_rows):
-        chosen.append(n_rows)
+    def workers_for(n_multiplications):
+        chosen.append(n_multiplications)
         return 1
 
     monkeypatch.setattr(training, "workers_for", workers_for)
-    npvae.fit(npvae.VAE(16, 2, ()), np.eye(16, dtype=bool), epochs=1, batch_size=8, n_samples=5, progress=False)
-    assert chosen == [40]
+    model = npvae.VAE(16, 2, ())
+    npvae.fit(model, np.eye(16, dtype=bool), epochs=1, batch_size=8, n_samples=5, progress=False)
+    assert chosen == [40 * model.theta.size]
 
 
 # ------------------------------------------------------------------------------------------- threads of BLAS

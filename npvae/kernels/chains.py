@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 
 from npvae.kernels.compile import jit
-from npvae.kernels.dense import piece_size
 from npvae.kernels.latent import clipped_share
 from npvae.kernels.mlp import Places, layer_table, layers_backward_kernel, layers_forward_kernel, matrix
 from npvae.kernels.transitions import (
@@ -42,7 +41,6 @@ class Workspace(NamedTuple):
     latents: np.ndarray  # of LATENT
     floats: np.ndarray  # 1-D, of the model's dtype
     integers: np.ndarray  # 1-D
-    piece: int  # multiplications that BLAS does at a time, see `npvae.kernels.dense`
 
 
 def chain_workspace(activation, encoders, priors, decoder, n_rows, n_samples, likelihood):
@@ -79,7 +77,7 @@ def chain_workspace(activation, encoders, priors, decoder, n_rows, n_samples, li
     layers[0]["need_dx"] = False  # its input is the data
     arrays = np.empty(floats.size, decoder[-1][0].dtype), np.empty(integers.size, np.int32)
     arrays[0][top["prior"] : top["dprior"]] = 0  # of N(0, I), for which there is no network
-    return Workspace(activation, layers[: -len(decoder)], layers[-len(decoder) :], latents, *arrays, piece_size())
+    return Workspace(activation, layers[: -len(decoder)], layers[-len(decoder) :], latents, *arrays)
 
 
 def chain_gradient(theta, x, eps, beta, objective, top_kl, likelihood, number, dloss, out, workspace):

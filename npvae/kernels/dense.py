@@ -1,91 +1,104 @@
-"""Dense products as BLAS computes them fastest: small ones, and dx = dpre Wᵀ for few rows by a kernel of our own.
+"""Dense products of few rows: in tiles that stay in registers (`npvae.kernels.tiles`), near the most that a core can do.
 
 Before it multiplies, BLAS copies its factors into an order of its own, which for the few rows of a minibatch takes up to half
-of the time. OpenBLAS has kernels that do without, on processors with AVX-512 and up to 100³ multiplications: there a large
-product is computed in pieces of that size.
+of the time. Here a strip of the right factor, as wide as a tile, is read in place and stays in a core's own cache for all rows.
 """
-
-import functools
 
 import numpy as np
 import scipy.linalg.cython_blas  # noqa: F401  (the BLAS of np.dot in a kernel: loaded before its threads are limited)
-from threadpoolctl import threadpool_info
+from numba.extending import overload
 
 from npvae.kernels.compile import jit
+from npvae.kernels.tiles import dot_tile, has_32_registers, lanes_of, product_tile
 
-SMALL = 100**3  # multiplications up to which OpenBLAS uses its kernels for small products, where it has them
-WITH_SMALL_KERNELS = ("SkylakeX", "Cooperlake", "SapphireRapids")  # OpenBLAS's names of processors
-ROWS, SHORTEST = 4, 100  # of a piece: a multiple of so many rows suits those kernels, and sums of at least this length
-MOST_ROWS = 256  # beyond this the copies are a small part of the product
-LENGTH_PER_ROW = 6  # where the sums of dpre Wᵀ are shorter than this times the rows, BLAS is as fast (benchmarks/bench_ops.py)
-
-
-@functools.cache
-def piece_size():
-    """The most multiplications of a piece: `SMALL` where BLAS has kernels for it, else 0, which means in one piece."""
-    architectures = [library.get("architecture") for library in threadpool_info() if library["user_api"] == "blas"]
-    return SMALL if architectures and all(name in WITH_SMALL_KERNELS for name in architectures) else 0
+ROWS, VECTORS = 4, 3  # of the smallest tile
+WIDE = 32  # bytes of a vector, AVX2 or more: tiles of narrower ones have not been measured
+SHORTEST = 128  # sums of dpre Wᵀ at least that long: adding up the lanes of a vector is then a small part
+tile_8x3, tile_8x1, tile_4x3, tile_4x1 = product_tile(8, 3), product_tile(8, 1), product_tile(4, 3), product_tile(4, 1)
+dot_4x6, dot_3x4 = dot_tile(4, 6), dot_tile(3, 4)
 
 
-def _times(x, W, out, piece):
-    """out = x W, (B, n_in) @ (n_in, n_out) -> (B, n_out), in pieces of at most `piece` multiplications."""
-    n_rows, (n_in, n_out) = len(x), W.shape
-    rows, length = n_rows, n_in  # of a piece
-    longest = piece // (ROWS * n_out)  # sums over n_in, where a piece has four rows
-    if n_rows * n_in * n_out > piece and n_rows <= MOST_ROWS and longest >= SHORTEST:
-        length = -(-n_in // -(-n_in // longest))  # as many parts as needed, of equal length
-        rows = piece // (length * n_out) // ROWS * ROWS
-    share = np.empty((rows if length < n_in else 0, n_out), out.dtype)
-    for k in range(0, n_in, length):
-        for b in range(0, n_rows, rows):
-            end = min(b + rows, n_rows)
-            factor = x[b:end] if length == n_in else x[b:end, k : k + length].copy()
-            np.dot(factor, W[k : k + length], out[b:end] if k == 0 else share[: end - b])
-            if k > 0:
-                for r in range(end - b):
-                    for j in range(n_out):
-                        out[b + r, j] += share[r, j]
+def _product(a, a_row, a_step, b, out, n_rows, n, n_columns):
+    """out (n_rows, n_columns) = A B with A[i, k] = a[i a_row + k a_step], in strips of columns and tiles of rows. The last tile
+    overlaps the one before where the shape is no multiple; what is computed twice is the same twice."""
+    lanes, tall = lanes_of(out), 8 if has_32_registers() and n_rows >= 8 else 4
+    j = 0
+    while j < n_columns:
+        is_wide = n_columns - j > lanes
+        width = VECTORS * lanes if is_wide else lanes
+        j = min(j, n_columns - width)
+        i = 0
+        while i < n_rows:
+            height = tall if n_rows - i > 4 else 4
+            i = min(i, n_rows - height)
+            place = i * a_row, a_row, a_step, b, j, n_columns, out, i * n_columns + j, n_columns, n
+            if height == 8:
+                if is_wide:
+                    tile_8x3(a, *place)
+                else:
+                    tile_8x1(a, *place)
+            elif is_wide:
+                tile_4x3(a, *place)
+            else:
+                tile_4x1(a, *place)
+            i += height
+        j += width
 
 
-def _transposed_times(x, dpre, dW, piece):
-    """dW = xᵀ dpre, (n_in, B) @ (B, n_out) -> (n_in, n_out), in pieces of at most `piece` multiplications."""
+def fits_tiles(n_rows, n_columns, out):
+    """Whether tiles are faster than BLAS for so many rows and columns of a product. Uncompiled they never are."""
+    return False
+
+
+@overload(fits_tiles)
+def _fits_tiles(n_rows, n_columns, out):
+    def fits(n_rows, n_columns, out):
+        return n_rows >= ROWS and n_columns >= VECTORS * lanes_of(out) and lanes_of(out) * out.itemsize >= WIDE
+
+    return fits
+
+
+def _times(x, W, out):
+    """out = x W, (B, n_in) @ (n_in, n_out) -> (B, n_out)."""
+    n_in, n_out = W.shape
+    if fits_tiles(len(x), n_out, out):
+        product(x.reshape(-1), n_in, 1, W.reshape(-1), out.reshape(-1), len(x), n_in, n_out)
+    else:
+        np.dot(x, W, out)
+
+
+def _transposed_times(x, dpre, dW):
+    """dW = xᵀ dpre, (n_in, B) @ (B, n_out) -> (n_in, n_out)."""
     n_in, n_out = dW.shape
-    rows = piece // (len(x) * n_out) // ROWS * ROWS  # of dW in a piece
-    if rows < 3 * ROWS or rows > n_in:  # of fewer rows, pieces are no faster than the whole
-        rows = n_in
-    for i in range(0, n_in, rows):
-        factor = x if rows == n_in else x[:, i : i + rows].copy()
-        np.dot(factor.T, dpre, dW[i : i + rows])
+    if fits_tiles(n_in, n_out, dW):
+        product(x.reshape(-1), 1, n_in, dpre.reshape(-1), dW.reshape(-1), n_in, len(x), n_out)
+    else:
+        np.dot(x.T, dpre, dW)
 
 
 def _times_transposed(dpre, W, dx):
-    """dx = dpre Wᵀ, (B, n_out) @ (n_out, n_in) -> (B, n_in).
-
-    Both factors lie in memory the way dot products want them: four rows of either give 16 sums, which stay in registers.
-    """
+    """dx = dpre Wᵀ, (B, n_out) @ (n_out, n_in) -> (B, n_in)."""
     n_rows, n_in, n_out = len(dpre), len(W), W.shape[1]
-    if n_out < LENGTH_PER_ROW * n_rows or min(n_rows, n_in) < 4:
+    if fits_tiles(n_rows, n_out, dx) and n_in >= 6 and n_out >= SHORTEST:
+        dots(dpre.reshape(-1), W.reshape(-1), dx.reshape(-1), n_rows, n_out, n_in)
+    else:
         np.dot(dpre, W.T, dx)
-        return
-    for i_tile in range(0, n_in, 4):
-        i = min(i_tile, n_in - 4)  # the last tile overlaps the one before where 4 is no divisor
-        w0, w1, w2, w3 = W[i], W[i + 1], W[i + 2], W[i + 3]
-        for b_tile in range(0, n_rows, 4):
-            b = min(b_tile, n_rows - 4)
-            d0, d1, d2, d3 = dpre[b], dpre[b + 1], dpre[b + 2], dpre[b + 3]
-            s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = dx.dtype.type(0)
-            s20 = s21 = s22 = s23 = s30 = s31 = s32 = s33 = dx.dtype.type(0)
-            for j in range(n_out):
-                s00, s01, s02, s03 = s00 + d0[j] * w0[j], s01 + d0[j] * w1[j], s02 + d0[j] * w2[j], s03 + d0[j] * w3[j]
-                s10, s11, s12, s13 = s10 + d1[j] * w0[j], s11 + d1[j] * w1[j], s12 + d1[j] * w2[j], s13 + d1[j] * w3[j]
-                s20, s21, s22, s23 = s20 + d2[j] * w0[j], s21 + d2[j] * w1[j], s22 + d2[j] * w2[j], s23 + d2[j] * w3[j]
-                s30, s31, s32, s33 = s30 + d3[j] * w0[j], s31 + d3[j] * w1[j], s32 + d3[j] * w2[j], s33 + d3[j] * w3[j]
-            dx[b, i], dx[b, i + 1], dx[b, i + 2], dx[b, i + 3] = s00, s01, s02, s03
-            dx[b + 1, i], dx[b + 1, i + 1], dx[b + 1, i + 2], dx[b + 1, i + 3] = s10, s11, s12, s13
-            dx[b + 2, i], dx[b + 2, i + 1], dx[b + 2, i + 2], dx[b + 2, i + 3] = s20, s21, s22, s23
-            dx[b + 3, i], dx[b + 3, i + 1], dx[b + 3, i + 2], dx[b + 3, i + 3] = s30, s31, s32, s33
 
 
+def _dots(a, b, out, n_rows, n, n_columns):
+    """out (n_rows, n_columns) of A Bᵀ, both of rows of length n, in tiles as `product`."""
+    height, width = (4, 6) if has_32_registers() else (3, 4)
+    for j_tile in range(0, n_columns, width):
+        j = min(j_tile, n_columns - width)
+        for i_tile in range(0, n_rows, height):
+            i = min(i_tile, n_rows - height)
+            if height == 4:
+                dot_4x6(a, i * n, b, j * n, n, out, i * n_columns + j, n_columns)
+            else:
+                dot_3x4(a, i * n, b, j * n, n, out, i * n_columns + j, n_columns)
+
+
+product, dots = jit(_product), jit(_dots)
 times = jit(_times)
 transposed_times = jit(_transposed_times)
 times_transposed = jit(_times_transposed)

@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 
 from npvae.kernels.compile import jit
-from npvae.kernels.dense import piece_size
 from npvae.kernels.elementary import exp, log1p
 from npvae.kernels.mlp import Places, layer_table, layers_backward_kernel, layers_forward_kernel, matrix
 from npvae.kernels.vae import one_worker
@@ -37,7 +36,6 @@ class Workspace(NamedTuple):
     r: float  # s/a of x_1 where the data are grey levels; 0 for real data
     floats: np.ndarray  # 1-D, of the model's dtype
     integers: np.ndarray  # 1-D
-    piece: int  # multiplications that BLAS does at a time, see `npvae.kernels.dense`
 
 
 def diffusion_workspace(activation, layers, n_rows, steps, half_signal, prior, reconstruction, r):
@@ -48,7 +46,7 @@ def diffusion_workspace(activation, layers, n_rows, steps, half_signal, prior, r
     table[0]["need_dx"] = False
     floats.take(n_rows * table[0]["n_in"])  # what the network reads, at the end
     arrays = np.empty(floats.size, layers[-1][0].dtype), np.empty(integers.size, np.int32)
-    return Workspace(activation, table, steps, half_signal, prior, reconstruction, r, *arrays, piece_size())
+    return Workspace(activation, table, steps, half_signal, prior, reconstruction, r, *arrays)
 
 
 def diffusion_gradient(theta, x, eps, step, dloss, out, workspace):
@@ -72,16 +70,16 @@ def diffusion_kernel(activation):
     """The kernel of `diffusion_gradient`, for this activation alone."""
     layers_forward, layers_backward = layers_forward_kernel(activation), layers_backward_kernel(activation)
 
-    def _gradient(theta, layers, steps, step, x, eps, r, dloss, floats, integers, piece, grad):
+    def _gradient(theta, layers, steps, step, x, eps, r, dloss, floats, integers, grad):
         n_rows, n_columns = x.shape
         width = n_columns + steps.shape[1] - FEATURES
         read = matrix(floats, floats.size - n_rows * width, n_rows, width)
         squared = read_rows(x, eps[0], steps, step, r > 0, read)  # (B, D) -> (B, D + ·)
-        output = layers_forward(theta, layers, read, floats, integers, piece)  # -> (B, D)
+        output = layers_forward(theta, layers, read, floats, integers)  # -> (B, D)
         doutput = matrix(floats, layers[len(layers) - 1]["dpre"], n_rows, n_columns)
         of_steps = denoising_rows(output, read, eps[0], steps, step, dloss / n_rows, doutput)
         nll = levels_nll(x, eps[1], r) if r > 0 else 0.0
-        _, bound = layers_backward(theta, layers, read, doutput, floats, integers, piece, grad)
+        _, bound = layers_backward(theta, layers, read, doutput, floats, integers, grad)
         return squared / n_rows, nll / n_rows, of_steps / n_rows, bound
 
     return jit(_gradient)

@@ -7,7 +7,7 @@ What backward needs is kept in `pre` (shifted by the bias) or in `h`, whichever 
 import numpy as np
 
 from npvae.kernels.compile import jit
-from npvae.kernels.elementary import exp_minus_abs, log1p, sigmoid, sigmoid_and_complement, tanh
+from npvae.kernels.elementary import exp_minus_abs, log1p_to_one, sigmoid, sigmoid_and_complement, tanh
 from npvae.kernels.sparse import combine_rows, nonzeros_of, transposed
 
 
@@ -107,7 +107,7 @@ def _softplus_forward(pre, b, h):
     for i in range(len(pre)):
         for j in range(pre.shape[1]):
             pre[i, j] += b[j]
-            h[i, j] = (pre[i, j] if pre[i, j].real > 0 else zero) + log1p(exp_minus_abs(pre[i, j]))
+            h[i, j] = (pre[i, j] if pre[i, j].real > 0 else zero) + log1p_to_one(exp_minus_abs(pre[i, j]))
 
 
 def _softplus_backward(dh, pre, h, dpre, db):

@@ -7,8 +7,8 @@ are stored before they are summed in float64: the loop that computes them then s
 import numpy as np
 
 from npvae.core.numerics import accumulator
-from npvae.kernels.compile import jit
-from npvae.kernels.elementary import exp_minus_abs, log1p, sigmoid_and_complement
+from npvae.kernels.compile import jit, widest_vectors
+from npvae.kernels.elementary import exp_minus_abs, log1p_to_one
 
 
 def bernoulli_nll_forward(logits, x):
@@ -36,18 +36,31 @@ gaussian_nll_backward = bernoulli_nll_backward
 
 
 def _bernoulli_rows(logits, x, nll, dnll, dlogits):
+    widest_vectors()
     zero, one, upstream = logits.dtype.type(0), logits.dtype.type(1), logits.dtype.type(dnll)
+    least = smallest_factor(abs(upstream), logits)
     terms = np.empty(logits.shape[1], logits.dtype)
     for r in range(len(logits)):
         l, y, dl = logits[r], x[r % len(x)], dlogits[r]
         for d in range(terms.size):
-            terms[d] = (l[d] if l[d].real > 0 else zero) - y[d] * l[d] + log1p(exp_minus_abs(l[d]))
-            p, one_minus_p = sigmoid_and_complement(l[d])
+            t = exp_minus_abs(l[d])
+            terms[d] = (l[d] if l[d].real > 0 else zero) - y[d] * l[d] + log1p_to_one(t)
+            larger = one / (one + t)
+            smaller = t * larger
+            smaller = smaller if smaller.real >= least else zero
+            p, one_minus_p = (larger, smaller) if l[d].real > 0 else (smaller, larger)
             dl[d] = upstream * ((one - y[d]) * p - y[d] * one_minus_p)  # (BERNOULLI-logits)
         total = nll.dtype.type(0)
         for d in range(terms.size):
             total += terms[d]
         nll[r] = total
+
+
+def _smallest_factor(size, like):
+    """The smallest number, of the type of `like`, whose product with `size` is normal: products below are made 0, since
+    subnormal numbers are slow."""
+    tiny = np.finfo(like.dtype).tiny
+    return tiny / size if 0 < size < 1 else tiny
 
 
 def _gaussian_rows(mean, x, variance, nll, dnll, dmean):
@@ -65,5 +78,6 @@ def _gaussian_rows(mean, x, variance, nll, dnll, dmean):
         nll[r] = total / (2 * variance) + constant
 
 
+smallest_factor = jit(_smallest_factor)
 bernoulli_rows = jit(_bernoulli_rows)
 gaussian_rows = jit(_gaussian_rows)

@@ -82,7 +82,7 @@ def layers_forward_kernel(activation):
     """The forward pass of a table of layers whose activation is this one or none, compiled."""
     activation_forward = FORWARD[activation]
 
-    def _layers_forward(theta, layers, x, floats, integers, piece):
+    def _layers_forward(theta, layers, x, floats, integers):
         """x (B, n_in) -> the output of the last layer (B, n_out), a view of floats."""
         h = x
         for i in range(len(layers)):
@@ -95,7 +95,7 @@ def layers_forward_kernel(activation):
                 find(h, starts, columns, values)
                 combine_rows(starts, columns, values, W, pre)
             else:
-                times(h, W, pre, piece)
+                times(h, W, pre)
             h = matrix(floats, layer["h"], len(x), layer["n_out"])
             if layer["activated"]:
                 activation_forward(pre, b, h)
@@ -111,7 +111,7 @@ def layers_backward_kernel(activation):
     """The backward pass that belongs to `layers_forward_kernel`, compiled."""
     activation_backward = BACKWARD[activation]
 
-    def _layers_backward(theta, layers, x, dh, floats, integers, piece, grad):
+    def _layers_backward(theta, layers, x, dh, floats, integers, grad):
         """dh (B, n_out) -> dx (B, n_in), and a bound on the sum of squares of the layers' gradient, which is written to grad.
 
         By Cauchy and Schwarz ‖dW‖² + ‖db‖² ≤ (‖x‖² + B) ‖dpre‖².
@@ -134,7 +134,7 @@ def layers_backward_kernel(activation):
                 transpose(starts, columns, values, column_starts, rows, column_values)
                 combine_rows(column_starts, rows, column_values, dpre, dW)
             else:
-                transposed_times(below, dpre, dW, piece)
+                transposed_times(below, dpre, dW)
             bound += (norm2(below) + len(x)) * norm2(dpre)
             if layer["need_dx"]:
                 dh = matrix(floats, layer["dx"], len(x), n_in)

@@ -7,12 +7,16 @@ times infinity or NaN is left out as well, where BLAS gives NaN.
 """
 
 import numpy as np
+from numba import types
+from numba.extending import overload
 
 from npvae.kernels.compile import jit
+from npvae.kernels.tiles import combine_tile, lanes_of
 
 # Where these products beat BLAS (benchmarks/bench_ops.py): a smaller share of non-zeros than this, and so many columns of the
 # dense matrix that listing the non-zeros is the smaller part of the work.
 SPARSE, WIDE = 0.35, 100
+combine_8, combine_4, combine_1 = combine_tile(8), combine_tile(4), combine_tile(1)
 
 
 def nonzeros_of(x, n_out):
@@ -76,28 +80,49 @@ def _transpose(starts, columns, values, column_starts, rows, column_values):
 
 def _combine_rows(starts, columns, values, dense, out):
     """out = x @ dense for the x whose non-zeros are listed: row r is the sum over k of values[k] dense[columns[k]]."""
+    combine(starts, columns, values, dense, out)
+
+
+def combine(starts, columns, values, dense, out):
+    """`combine_rows` row by row, of numbers of any type."""
     for r in range(len(out)):
         total = out[r]
         total[:] = 0
-        k, end = starts[r], starts[r + 1]
-        while k + 8 <= end:  # eight rows at a time: one load and one store of `total` for eight of theirs
-            d0, d1, d2, d3 = dense[columns[k]], dense[columns[k + 1]], dense[columns[k + 2]], dense[columns[k + 3]]
-            d4, d5, d6, d7 = dense[columns[k + 4]], dense[columns[k + 5]], dense[columns[k + 6]], dense[columns[k + 7]]
-            v0, v1, v2, v3 = values[k], values[k + 1], values[k + 2], values[k + 3]
-            v4, v5, v6, v7 = values[k + 4], values[k + 5], values[k + 6], values[k + 7]
+        for k in range(starts[r], starts[r + 1]):
+            row, value = dense[columns[k]], values[k]
             for j in range(total.size):
-                total[j] += ((v0 * d0[j] + v1 * d1[j]) + (v2 * d2[j] + v3 * d3[j])) + (
-                    (v4 * d4[j] + v5 * d5[j]) + (v6 * d6[j] + v7 * d7[j])
-                )
-            k += 8
-        while k < end:
-            d0, v0 = dense[columns[k]], values[k]
-            for j in range(total.size):
-                total[j] += v0 * d0[j]
-            k += 1
+                total[j] += value * row[j]
+
+
+@overload(combine, strict=False)
+def _combine(starts, columns, values, dense, out):
+    return _combine_strips if out.dtype in (types.float32, types.float64) else combine
+
+
+def _combine_strips(starts, columns, values, dense, out):
+    """`combine` in strips of columns, so narrow that a row's sums stay in registers and a strip of dense in a core's own cache.
+    The last strip overlaps the one before where the vectors do not fit."""
+    n_columns, lanes = out.shape[1], lanes_of(out)
+    if n_columns < lanes:
+        combine_few(starts, columns, values, dense, out)
+        return
+    rows, flat, j = dense.reshape(-1), out.reshape(-1), 0
+    while j < n_columns:
+        n_vectors = (n_columns - j) // lanes
+        j = min(j, n_columns - lanes)
+        for r in range(len(out)):
+            k, end, place = starts[r], starts[r + 1], r * n_columns + j
+            if n_vectors >= 8:
+                combine_8(columns, values, k, end, rows, j, n_columns, flat, place)
+            elif n_vectors >= 4:
+                combine_4(columns, values, k, end, rows, j, n_columns, flat, place)
+            else:
+                combine_1(columns, values, k, end, rows, j, n_columns, flat, place)
+        j += lanes * (8 if n_vectors >= 8 else 4 if n_vectors >= 4 else 1)
 
 
 count_nonzeros = jit(_count_nonzeros)
 find = jit(_find)
 transpose = jit(_transpose)
+combine_few = jit(combine)
 combine_rows = jit(_combine_rows)

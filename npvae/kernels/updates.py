@@ -5,7 +5,7 @@ Moments of a unit that is dead decay into subnormal numbers, which many processo
 
 import numpy as np
 
-from npvae.kernels.compile import jit
+from npvae.kernels.compile import jit, widest_vectors
 
 BLOCK = 2048  # parameters at a time: the summed gradient of a block stays in the fastest cache
 
@@ -102,6 +102,7 @@ def _rmsprop_blocks(theta, shards, mean_square, learning_rate, decay, epsilon):
 
 
 def _adam_blocks(theta, shards, m, v, t, learning_rate, beta1, beta2, epsilon):
+    widest_vectors()
     real, block = theta.dtype.type, np.empty(BLOCK, theta.dtype)
     decay1, decay2 = real(beta1), real(beta2)
     rest1, rest2 = real(1 - beta1), real(1 - beta2)

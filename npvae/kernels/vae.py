@@ -1,7 +1,7 @@
 """The gradient of a VAE in one call: what `VAE.forward` and then `VAE.backward` compute, by the kernels of the same ops.
 
 As a composition of ops they take some 100 µs of Python per step, more than a small model's arithmetic, and the workers of
-`npvae.training.workers` wait for each other's Python. Here the work of one shard is one call that holds no lock. Its large
+`npvae.core.workers` wait for each other's Python. Here the work of one shard is one call that holds no lock. Its large
 arrays are pieces of a workspace that is allocated once (see `npvae.kernels.mlp`). `ConditionalVAE` uses the same kernel.
 
 Shapes: B batch, D data, C condition, L latent, S samples per datum.
@@ -16,7 +16,6 @@ import numpy as np
 from npvae.core.levels import LEVELS
 from npvae.kernels import full_posterior, latent
 from npvae.kernels.compile import jit
-from npvae.kernels.dense import piece_size
 from npvae.kernels.discrete import beta_binomial_rows
 from npvae.kernels.gaussian_likelihoods import gaussian_learned_rows
 from npvae.kernels.learned_prior import (
@@ -39,7 +38,6 @@ class Workspace(NamedTuple):
     n_prior: int
     floats: np.ndarray  # 1-D, of the model's dtype
     integers: np.ndarray  # 1-D
-    piece: int  # multiplications that BLAS does at a time, see `npvae.kernels.dense`
 
 
 def vae_workspace(encoder, decoder, n_rows, n_samples, likelihood="bernoulli", prior=()):
@@ -66,7 +64,7 @@ def vae_workspace(encoder, decoder, n_rows, n_samples, likelihood="bernoulli", p
     output_weights, _, _ = decoder[-1]
     floats.take(n_rows * n_samples * output_weights.shape[1])  # doutput, at the end
     arrays = np.empty(floats.size, output_weights.dtype), np.empty(integers.size, np.int32)
-    return Workspace(*(activations or {"identity"}), layers, len(encoder), len(prior), *arrays, piece_size())
+    return Workspace(*(activations or {"identity"}), layers, len(encoder), len(prior), *arrays)
 
 
 def vae_gradient(theta, x, eps, beta, posterior, objective, likelihood, number, dloss, out, workspace, condition=None):
@@ -79,14 +77,14 @@ def vae_gradient(theta, x, eps, beta, posterior, objective, likelihood, number, 
     Returns loss, nll and kl (nats, means over the rows), the share of clipped log-variances, and a bound on the sum of squares
     of the gradient, which is finite only if they are.
     """
-    activation, layers, n_encoder, n_prior, floats, integers, piece = workspace
+    activation, layers, n_encoder, n_prior, floats, integers = workspace
     samples = eps if eps.ndim == 3 else eps[None]  # (S, B, L)
     betas = np.empty(samples.shape[-1])  # (L,)
     betas[:] = beta
     with one_worker:  # two that ask at once would compile it twice
         kernel = gradient_kernel(activation, "prior" if n_prior else posterior, objective, likelihood, condition is not None)
     batch = x, x if condition is None else condition, samples, betas
-    return kernel(theta, layers, n_encoder, n_prior, *batch, float(number), float(dloss), floats, integers, piece, out)
+    return kernel(theta, layers, n_encoder, n_prior, *batch, float(number), float(dloss), floats, integers, out)
 
 
 one_worker = threading.Lock()
@@ -99,21 +97,21 @@ def gradient_kernel(activation, posterior, objective, likelihood, is_conditional
     latent_forward, latent_backward = latent_kernels(posterior, objective)
     nll_rows, importance_weighted, has_prior = NLL_ROWS[likelihood], objective == "iwae", posterior == "prior"
 
-    def _gradient(theta, layers, n_encoder, n_prior, x, condition, eps, beta, number, dloss, floats, integers, piece, grad):
+    def _gradient(theta, layers, n_encoder, n_prior, x, condition, eps, beta, number, dloss, floats, integers, grad):
         n_samples, n_rows, n_latent = eps.shape
         encoder, of_prior = layers[:n_encoder], layers[n_encoder : n_encoder + n_prior]
         decoder = layers[n_encoder + n_prior :]
 
         data = joined(x, condition) if is_conditional else x  # (B, D) -> (B, D + C)
-        posterior = layers_forward(theta, encoder, data, floats, integers, piece)  # (B, D) -> (B, 2L)
-        prior = layers_forward(theta, of_prior, condition, floats, integers, piece) if has_prior else posterior
+        posterior = layers_forward(theta, encoder, data, floats, integers)  # (B, D) -> (B, 2L)
+        prior = layers_forward(theta, of_prior, condition, floats, integers) if has_prior else posterior
         z, scratch = np.empty(eps.shape, theta.dtype), np.empty((SCRATCH, n_rows, n_latent), theta.dtype)
         kl = np.empty((n_samples if importance_weighted else 1, n_rows, n_latent), theta.dtype)
         dkl, dposterior, dprior = np.empty_like(kl), np.empty_like(posterior), np.empty_like(prior)
         latent_forward(posterior, prior, eps, z, kl, scratch)
         z_rows = z.reshape(n_samples * n_rows, n_latent)
         code = joined(z_rows, condition) if is_conditional else z_rows  # (S B, L) -> (S B, L + C)
-        output = layers_forward(theta, decoder, code, floats, integers, piece)  # (S B, L) -> (S B, D)
+        output = layers_forward(theta, decoder, code, floats, integers)  # (S B, L) -> (S B, D)
         nll, doutput = np.empty((n_samples, n_rows)), matrix(floats, floats.size - output.size, len(z_rows), output.shape[1])
         upstream = 1.0 if importance_weighted else dloss / (n_rows * n_samples)  # (ELBO-nll)
         nll_rows(output, x, number, nll.reshape(len(z_rows)), upstream, doutput)
@@ -124,14 +122,14 @@ def gradient_kernel(activation, posterior, objective, likelihood, is_conditional
         else:
             loss = elbo_rows(nll, kl, beta, dloss, dkl)
 
-        dcode, decoder_bound = layers_backward(theta, decoder, code, doutput, floats, integers, piece, grad)
+        dcode, decoder_bound = layers_backward(theta, decoder, code, doutput, floats, integers, grad)
         dz = dcode[:, :n_latent].copy() if is_conditional else dcode  # (S B, L + C) -> (S B, L)
         latent_backward(dz.reshape(eps.shape), dkl, posterior, prior, eps, z, scratch, dposterior, dprior)
         bound = decoder_bound
         if has_prior:
-            _, prior_bound = layers_backward(theta, of_prior, condition, dprior, floats, integers, piece, grad)
+            _, prior_bound = layers_backward(theta, of_prior, condition, dprior, floats, integers, grad)
             bound += prior_bound
-        _, encoder_bound = layers_backward(theta, encoder, data, dposterior, floats, integers, piece, grad)
+        _, encoder_bound = layers_backward(theta, encoder, data, dposterior, floats, integers, grad)
         clipped = latent.clipped_share(posterior[:, : 2 * n_latent])
         return loss, nll.sum() / nll.size, total(kl) / (n_rows * len(kl)), clipped, bound + encoder_bound
 

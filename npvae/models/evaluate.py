@@ -10,6 +10,7 @@ Shapes: B data, D data dimensions, L latent, S samples per datum.
 """
 
 import math
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -17,12 +18,13 @@ import numpy as np
 from npvae.core import checks, levels
 from npvae.core.numerics import log_sum_exp
 from npvae.core.progress import progress_bar
+from npvae.core.workers import Workers, workers_for
 from npvae.models.protocol import Measure
 from npvae.ops.full_posterior import full_posterior_forward, full_sample_forward
 from npvae.ops.gaussian_kl import solve_forward
 from npvae.ops.latent import reparameterize_forward
 
-ROWS_PER_PASS = 2000  # decoder rows at a time: keeps memory flat and the products in cache
+ROWS_PER_PASS = 250  # decoder rows at a time: keeps memory flat and the products in cache
 PAIRS_PER_PASS = 4_000_000  # pairs of data at a time: 32 MB
 ACTIVE = 0.01  # variance of mu over the data above which a unit is active, Burda et al. 2016
 ELBO_SAMPLES = 10  # draws of z per datum behind the ELBO and its error, in `measures`
@@ -65,19 +67,24 @@ def log_likelihood(model, x, n_samples=100, rng=None, progress=False):
     """
     batch, rng = _checked(model, x), np.random.default_rng(rng)
     n_samples, n_rows = checks.integer("n_samples", n_samples, 1), len(batch[0])
-    out = np.empty(n_rows)
     rows_per_pass = max(1, min(n_rows, ROWS_PER_PASS // min(n_samples, 100)))
     samples_per_pass = max(1, ROWS_PER_PASS // rows_per_pass)
-    with progress_bar(progress, total=n_rows, desc="log-likelihood") as bar:
-        for rows in _slices(n_rows, rows_per_pass):
-            part = [array[rows] for array in batch]
-            total = np.full(len(part[0]), -np.inf)  # log Σ_s w_s so far
-            for samples in _slices(n_samples, samples_per_pass):
-                log_w, _ = _log_weights(model, part, rng, samples.stop - samples.start)  # (S, B)
-                total = np.logaddexp(total, log_sum_exp(log_w))
-            out[rows] = total - math.log(n_samples)
+    passes = _slices(n_rows, rows_per_pass)
+    own_rngs = rng.spawn(len(passes))  # of each pass its own: the result does not depend on who takes which
+
+    def of_rows(number):
+        part = [array[passes[number]] for array in batch]
+        total = np.full(len(part[0]), -np.inf)  # log Σ_s w_s so far
+        for samples in _slices(n_samples, samples_per_pass):
+            log_w, _ = _log_weights(model, part, own_rngs[number], samples.stop - samples.start)  # (S, B)
+            total = np.logaddexp(total, log_sum_exp(log_w))
+        with one_at_a_time:
             bar.update(len(total))
-    return out
+        return total - math.log(n_samples)
+
+    one_at_a_time, n_workers = Lock(), workers_for(model.theta.size * n_rows * n_samples)
+    with progress_bar(progress, total=n_rows, desc="log-likelihood") as bar, Workers(n_workers) as workers:
+        return np.concatenate(workers.deal(of_rows, range(len(passes))))
 
 
 def _checked(model, x):

@@ -9,13 +9,13 @@ import numpy as np
 from npvae.core import checks
 from npvae.core.progress import progress_bar
 from npvae.core.randomness import FULL_BATCH, generator
+from npvae.core.workers import Workers
 from npvae.data.rows import Rows
 from npvae.training import bad_rows
 from npvae.training.fit import check_training, validation_rows
 from npvae.training.optim import SGD
 from npvae.training.state import TrainingState, epoch_line, history_row
 from npvae.training.step import validate, validation_settings
-from npvae.training.workers import Workers
 
 
 def fit_lbfgs(model, x_train=(), x_val=None, *, iterations=200, binarize=True, seed=0, progress=True, **settings):

@@ -15,7 +15,7 @@ from threadpoolctl import ThreadpoolController
 
 from npvae.core.cores import cores_available
 
-WORTHWHILE = 1e7  # multiplications per worker and step, below which waking another worker costs more than it saves
+WORTHWHILE = 1e7  # multiplications of a worker, below which waking another worker costs more than it saves
 
 
 class Workers:
@@ -60,12 +60,19 @@ class Workers:
         return list(results)
 
     def deal(self, function, items):
-        """[function(item) for item in items] for many items: worker k takes every n-th from k on."""
-        results = [None] * len(items)
+        """[function(item) for item in items] for many items: worker k takes every n-th from k on. After an error the others
+        stop at their next item."""
+        results, errors = [None] * len(items), []
 
         def take(k):
             for i in range(k, len(items), self.n):
-                results[i] = function(items[i])
+                if errors:
+                    return
+                try:
+                    results[i] = function(items[i])
+                except BaseException as error:
+                    errors.append(error)
+                    raise
 
         self.map(take, range(self.n))
         return results
@@ -139,6 +146,6 @@ def set_threads(library, n):
     let_others(force=True)
 
 
-def workers_for(model, n_rows):
-    """How many workers a step on n_rows rows, samples of z counted, is worth: one for small models, at most the cores."""
-    return int(max(1, min(cores_available(), model.theta.size * n_rows // WORTHWHILE)))
+def workers_for(n_multiplications):
+    """How many workers a task of so many multiplications is worth: one for small ones, at most the cores."""
+    return int(max(1, min(cores_available(), n_multiplications // WORTHWHILE)))
