@@ -10,8 +10,7 @@ Numba calls libm once per element, which keeps a loop scalar. Here everything is
    shifted left it is the exponent of a float.
 
 Largest error: 1.0 ulp for exp and log1p, 1.2 for expm1, 1.4 for log1p_to_one, 1.95 for tanh and sigmoid. Zeros, infinities and
-NaN give what NumPy gives, overflow gives inf, and below the smallest normal number results are subnormal to within 1 of their
-ulps, then 0 (but those of exp_minus_abs).
+NaN give what NumPy gives, overflow inf, and where exp or sigmoid are no normal numbers they are within 1 of their ulps, then 0.
 
 The types are those of the argument: float32, float64, and complex128 for the complex step. Uncompiled (NUMBA_DISABLE_JIT=1)
 the functions are NumPy's.
@@ -76,10 +75,9 @@ def _constants(real, unsigned, mantissa, bias, ln2_head, ln2_tail, **polynomials
         **{"zero": 0, "one": 1, "half": 0.5, "quarter": 0.25, "two": 2, "root_2": 2**0.5, "infinity": np.inf, "nan": np.nan},
         **{"log2_e": 1 / ln2, "ln2_head": ln2_head, "ln2_tail": ln2_tail},
         "low": -(bias + mantissa + 2) * ln2,  # exp is 0 from here down,
-        "least": -(bias - 3) * ln2,  # below, half of exp may be subnormal
         "high": (bias + 1.25) * ln2,  # and inf from here up, where k is still bias + 1
         "flat": (mantissa + 4) * ln2,  # expm1(-flat) is -1, tanh(flat/2) is 1
-        "root_tiny": 2.0 ** (1 - bias // 2),
+        **{"least": -(bias - 3) * ln2, "root_tiny": 2.0 ** (1 - bias // 2)},  # below, half of exp, or a square, may be subnormal
         "tiny": 2.0 ** -(mantissa + 2),  # expm1(x) is x below
         "rounder": 1.5 * one_unit_a_bit + 2 * bias,  # x + rounder is an integer, with k + 2 * bias in the low bits
         "rounder_one": 1.5 * one_unit_a_bit + bias,
@@ -104,9 +102,8 @@ _FLOAT32 = _constants(
     np.float32, np.uint32, mantissa=23, bias=127, ln2_head=0.693145751953125, ln2_tail=1.428606820309417e-06,
     exp_rest=(0.00019914212, 0.0013940998, 0.008333273, 0.041666355, 0.16666667, 0.5),
     atanh_rest=(0.2987173, 0.39977542, 0.66666776),
-    log1p_ratio=(
-        -0.0033184676, 0.020204563, -0.057664406, 0.10680552, -0.15355395, 0.196954, -0.24958587, 0.33330512, -0.4999993,
-    ),
+    log1p_ratio=(-0.0033184676, 0.020204563, -0.057664406, 0.10680552, -0.15355395, 0.196954, -0.24958587, 0.33330512,
+                 -0.4999993),
 )  # fmt: skip
 _FLOAT64 = _constants(
     np.float64, np.uint64, mantissa=52, bias=1023, ln2_head=0.6931471805598903, ln2_tail=5.497923018708371e-14,
@@ -211,11 +208,7 @@ def _exp(x, c):
     return power * _power_of_two(lower_half, c) * _power_of_two(bits - lower_half, c)
 
 
-def _complex_exp_minus_abs(x):
-    return np.exp(-x if x.real > 0 else x)
-
-
-@_implement(exp_minus_abs, _complex_exp_minus_abs)
+@_implement(exp_minus_abs)
 def _exp_minus_abs(x, c):
     size = -abs(x)
     shifted, r, _ = _reduce(c.least if size < c.least else size, c.rounder_one, c)
@@ -231,16 +224,13 @@ def _log1p_to_one_float32(x):
 @_helper
 def _log1p_to_one_float64(x):
     s = x / (x + _FLOAT64.two)
-    root = s if s > _FLOAT64.root_tiny else _FLOAT64.root_tiny  # so that no square is subnormal
-    square = root * root
+    square = (s if s > _FLOAT64.root_tiny else _FLOAT64.root_tiny) ** 2  # never subnormal
     return x - s * (x - square * _polynomial(square, _FLOAT64.log1p_rest))  # 2s = x - s x
 
 
 @overload(log1p_to_one, jit_options=_OPTIONS)
 def _choose_log1p_to_one(x):
-    versions = {types.float32: _log1p_to_one_float32, types.float64: _log1p_to_one_float64, types.complex128: log1p_to_one}
-    version = versions.get(x)
-    return version and (lambda x: version(x))
+    return {types.float32: _log1p_to_one_float32, types.float64: _log1p_to_one_float64, types.complex128: log1p_to_one}.get(x)
 
 
 def _complex_expm1(x):

@@ -102,6 +102,15 @@ class Code:
             vector = self.builder.fadd(self.lanes_of(vector, range(n)), self.lanes_of(vector, range(n, 2 * n)))
         return self.builder.extract_element(vector, LANE(0))
 
+    def only_last(self, n):
+        """A function that makes all lanes of a vector 0 but the last n."""
+        numbers = ir.Constant(ir.VectorType(INT, self.lanes), list(range(self.lanes)))
+        first = self.builder.insert_element(
+            ir.Constant(numbers.type, ir.Undefined), self.builder.sub(INT(self.lanes), n), LANE(0)
+        )
+        is_last = self.builder.icmp_signed(">=", numbers, self.lanes_of(first, [0] * self.lanes))
+        return lambda vector: self.builder.select(is_last, vector, self.zero)
+
     def add_product(self, total, a, b):
         return self.builder.call(self.multiply_add, [a, b, total])
 
@@ -186,26 +195,21 @@ def dot_tile(n_rows, n_columns):
             rows = [builder.mul(n, INT(i)) for i in range(max(n_rows, n_columns))]
 
             def add_products(sums, a_k, b_k, kept=lambda vector: vector):
+                sums = list(sums)
                 a_rows = [kept(code.load(code.at(a_k, rows[i]))) for i in range(n_rows)]
                 for j in range(n_columns):
                     b_row = code.load(code.at(b_k, rows[j]))
                     for i in range(n_rows):
                         sums[i * n_columns + j] = code.add_product(sums[i * n_columns + j], a_rows[i], b_row)
+                return sums
 
             def step(values):
                 *sums, a_k, b_k = values
-                add_products(sums, a_k, b_k)
-                return [*sums, code.at(a_k, lanes), code.at(b_k, lanes)]
+                return [*add_products(sums, a_k, b_k), code.at(a_k, lanes), code.at(b_k, lanes)]
 
-            def last_step(sums):
-                """The rest, less than a vector: the last vector of a row, with 0 for what was added already."""
-                numbers = ir.Constant(ir.VectorType(INT, code.lanes), list(range(code.lanes)))
-                first = builder.insert_element(ir.Constant(numbers.type, ir.Undefined), builder.sub(lanes, rest), LANE(0))
-                is_new = builder.icmp_signed(">=", numbers, code.lanes_of(first, [0] * code.lanes))
+            def last_step(sums):  # the rest is less than a vector: the last vector of a row, but for what was added already
                 end = builder.sub(n, lanes)
-                sums = list(sums)
-                add_products(sums, code.at(a_0, end), code.at(b_0, end), lambda v: builder.select(is_new, v, code.zero))
-                return sums
+                return add_products(sums, code.at(a_0, end), code.at(b_0, end), code.only_last(rest))
 
             a_0, b_0 = code.start(a, a_, a_start), code.start(b, b_, b_start)
             *sums, _, _ = code.loop(n_whole, [code.zero] * (n_rows * n_columns) + [a_0, b_0], step)
