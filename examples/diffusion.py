@@ -61,7 +61,7 @@ def losses(model, x, rng, objective):
     t, eps = model.draw(rng, x, times="independent")
     at = model.times_of(t, objective)
     forward = model.consistency_forward if objective == "consistency" else model.matching_forward
-    (steps, prior), _ = forward(x, eps, at)
+    (steps, prior), _ = forward(x, tuple(eps), at, model.schedule_forward(at)[0])
     return at.n * steps + prior
 
 

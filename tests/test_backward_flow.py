@@ -14,7 +14,7 @@ from small_models import Regression, Well, regression_rows
 
 import npvae
 from npvae.app import op_graph, plots
-from npvae.app.backward_flow import rms
+from npvae.app.backward_flow import rms, size_of
 from npvae.app.op_graph import producer_of
 from npvae.app.recording import Call, Tensor, op_of, record
 
@@ -24,6 +24,13 @@ X = (np.random.default_rng(0).random((20, 12)) < 0.4).astype(float)
 VAE = npvae.VAE(12, 2, (6, 5), "tanh", dtype="float64", backend="numpy", seed=1)
 ROWS = np.random.default_rng(1).standard_normal((20, 3))
 FLOW = npvae.models.Flow(3, 6, (4,), backend="numpy", seed=1)
+GREY = np.random.default_rng(2).integers(0, 256, (20, 784)) / 255
+
+
+def diffusion(x, **config):
+    return plots.backward_flow(npvae.models.Diffusion(x.shape[1], backend="numpy", **config), x)
+
+
 PICTURES = {
     "VAE": lambda: plots.backward_flow(VAE, X),
     "VAE, wide": lambda: plots.backward_flow(npvae.VAE(784, 20, (400,)), np.zeros((128, 784))),
@@ -31,6 +38,9 @@ PICTURES = {
     "autoencoder": lambda: plots.backward_flow(npvae.models.Autoencoder(12, 2, (6,)), X),
     "flow": lambda: plots.backward_flow(FLOW, ROWS),
     "flow, deep conditioners": lambda: plots.backward_flow(npvae.models.Flow(3, 4, (8, 8, 8, 8)), ROWS),
+    "diffusion": lambda: diffusion(ROWS),
+    "diffusion, learned schedule": lambda: diffusion(ROWS, schedule="learned"),
+    "diffusion, mixture": lambda: diffusion(GREY, predicts="mixture", likelihood="levels", hidden=(64,)),
     "own, of a pair": lambda: plots.backward_flow(LogisticPCA(12), X),
     "own, two inputs": lambda: plots.backward_flow(Regression(4), regression_rows(8)),
     "own, no input": lambda: plots.backward_flow(Well(), ()),
@@ -53,13 +63,10 @@ def shown_beside(figure, label, lane=0):
 # ---- the record of a pass ----
 
 
-# A diffusion is drawn as few boxes: it reads its levels of noise row by row, and the network its input beside the pairs.
-GRAPHS = {name: example for name, example in EXAMPLES.items() if not isinstance(example.model, npvae.models.Diffusion)}
-
-
-@pytest.mark.parametrize("example", GRAPHS.values(), ids=GRAPHS)
+@pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAMPLES)
 def test_gradients_of_every_model_s_ops_fit_together(example):
-    """What arrives at an op's output is the sum of what its readers return; each parameter is read by one op."""
+    """What arrives at an op's output is the sum of what its readers return; each parameter is read by one op. Gradients arrive
+    at the outputs of all ops that have parameters, or read what such ops return."""
     model, batch, settings = example.model, example.batch, example.settings
     recorded = record(model, batch, **settings)
     noise = model.draw(np.random.default_rng(0), *batch, **settings)
@@ -68,17 +75,21 @@ def test_gradients_of_every_model_s_ops_fit_together(example):
     for name, gradient in model.backward(cache).items():
         np.testing.assert_array_equal(recorded.gradients[name], gradient)
     assert [name for op in recorded.ops for name in op.parameters] == list(model.parameters)
-    returned = {}  # id of an output -> what its readers return
+    returned, learned = {}, {}  # id of an output -> what its readers return; id -> op that learning changes
     for i, op in enumerate(recorded.ops):
-        for tensor in op.inputs:
-            source, out = producer_of(tensor, recorded.ops[:i])
-            if source is not None:
-                returned.setdefault(id(out), []).append(np.reshape(tensor.gradient, out.value.shape))
+        sources = [(producer_of(tensor, recorded.ops[:i]), tensor.gradient) for tensor in op.inputs]
+        if op.parameters or any(id(source) in learned for (source, _), _ in sources):
+            learned[id(op)] = op
+        for (source, out), gradient in sources:
+            if id(source) in learned:
+                returned.setdefault(id(out), []).append(np.reshape(gradient, out.value.shape))
     arriving = {id(out): out.gradient for op in recorded.ops for out in op.outputs}
-    assert len(returned) >= len(recorded.ops) - 1
+    assert len(returned) >= len(learned) - 1
     for key, parts in returned.items():
         np.testing.assert_allclose(sum(parts), arriving[key], rtol=1e-12)
-    assert all(out.gradient.shape == out.value.shape for op in recorded.ops for out in op.outputs)
+    assert all(out.gradient.shape == out.value.shape for op in learned.values() for out in op.outputs)
+    if not isinstance(model, npvae.models.Diffusion):  # which has a schedule and noisy data that nothing changes
+        assert len(learned) == len(recorded.ops)
 
 
 def test_ops_of_a_vae_are_its_layers_and_the_pairs_between_them():
@@ -162,8 +173,9 @@ def test_what_the_model_cannot_use_is_one_clear_line(x, noise, message):
 # ---- the picture ----
 
 
-@pytest.mark.parametrize("make", PICTURES.values(), ids=PICTURES)
-def test_no_two_texts_overlap_and_none_leaves_the_picture(make):
+@pytest.mark.parametrize("name", PICTURES)
+def test_no_two_texts_overlap_and_none_leaves_the_picture(name):
+    make = PICTURES[name]
     with plots.own_settings():
         figure = make()
         figure.canvas.draw()
@@ -173,10 +185,13 @@ def test_no_two_texts_overlap_and_none_leaves_the_picture(make):
         assert 0 <= box.x0 < box.x1 <= width, text
         assert 0 <= box.y0 < box.y1 <= height, text
     assert [(a, b) for (a, one), (b, other) in combinations(boxes, 2) if one.overlaps(other)] == []
-    assert 500 <= width <= 1100
+    assert 500 <= width <= (1700 if name.startswith("diffusion") else 1100)  # five columns for the terms and the levels
 
 
-@pytest.mark.parametrize(("name", "n_boxes"), [("VAE", 13), ("VAE, linear, importance-weighted", 9), ("flow", 10)])
+@pytest.mark.parametrize(
+    ("name", "n_boxes"),
+    [("VAE", 13), ("VAE, linear, importance-weighted", 9), ("flow", 10), ("diffusion, learned schedule", 13)],
+)
 def test_arrows_cross_no_box_and_no_text(name, n_boxes):
     with plots.own_settings():
         figure = PICTURES[name]()
@@ -189,6 +204,25 @@ def test_arrows_cross_no_box_and_no_text(name, n_boxes):
     for box in boxes + texts:
         x, y = points.T
         assert not np.any((box.x0 + 1 < x) & (x < box.x1 - 1) & (box.y0 + 1 < y) & (y < box.y1 - 1))
+
+
+def test_what_a_model_makes_itself_goes_to_all_that_read_it():
+    """The latent above in a consistency term is drawn outside of any pair."""
+    model = npvae.models.Diffusion(3, backend="numpy")
+    _, edges = op_graph.graph_of(record(model, ROWS, objective="consistency"), "Diffusion")
+    readers = {edge.target.title for edge in edges if edge.source.title == "Diffusion"}
+    assert readers == {"fourier input", "predict", "consistency"}
+
+
+def test_long_ways_to_different_boxes_do_not_run_on_each_other():
+    model = npvae.models.Diffusion(3, backend="numpy", schedule="learned")
+    nodes, edges = op_graph.graph_of(record(model, ROWS), "Diffusion")
+    op_graph.arrange(nodes, edges)
+    long = [edge for edge in edges if edge.is_long]
+    assert len({edge.target.title for edge in long}) == 3  # predict, denoising, loss
+    for one, other in combinations(long, 2):
+        if one.lane == other.lane and one.target is not other.target:
+            assert one.target.rank <= other.source.rank or other.target.rank <= one.source.rank
 
 
 def along(corners):
@@ -250,6 +284,20 @@ def test_a_flow_shows_the_log_determinant_of_each_layer_on_its_way_to_the_loss()
     texts = texts_of(plots.backward_flow(FLOW, ROWS))
     assert sum(text.startswith("log_det  (20,)") for text in texts) == texts.count("dlog_det") == 7
     assert {"standardize", *(f"coupling.{i}" for i in range(6)), "standard normal nll", "loss"} <= set(texts)
+
+
+def test_a_diffusion_shows_where_levels_go_and_what_is_not_learned():
+    model = npvae.models.Diffusion(3, backend="numpy", schedule="learned", dtype="float64", seed=1)
+    model.theta += 0.1 * np.random.default_rng(0).standard_normal(model.theta.size)
+    figure, recorded = plots.backward_flow(model, ROWS), record(model, ROWS)
+    ops = {op.name: op for op in recorded.ops}
+    gammas = [ops["diffuse"].inputs[2].gradient, ops["predict"].inputs[2].gradient, ops["weight"].inputs[1].gradient]
+    assert shown_beside(figure, "dgamma: gradients added") == size_of(sum(gammas))
+    assert shown_beside(figure, "ends  (2,)") == size_of(recorded.gradients["schedule.ends"])
+    assert {"schedule.ends", "diffuse", "fourier input", "denoiser", "predict", "prior kl"} <= set(texts_of(figure))
+    fixed = texts_of(PICTURES["diffusion"]())  # gradients go back to the first layer, and no further
+    assert {"doutput", "dh1", "dh2"} <= set(fixed)
+    assert not {"dx_t", "dgamma", "dx", "dx_t: gradients added"} & set(fixed)
 
 
 def test_colours_are_the_size_of_gradients_and_zero_is_grey():

@@ -18,6 +18,7 @@ from npvae.app.recording import record
 
 FOOT, HEAD = 0.65, 0.62  # heights of the colour bar, and of the title
 FONT_SIZE = 7.5
+NOTE_LENGTH = 36  # characters that fit into a box; longer notes are written smaller
 INK, FRAME, BOX = "0.35", "#8899aa", "#eef2f7"
 COLOURS = ListedColormap(colormaps["YlOrRd"](np.linspace(0.15, 1, 256)))  # without the palest
 
@@ -109,13 +110,15 @@ def draw_node(axes, node, recorded, norm):
                                   boxstyle="round,pad=0.03", facecolor=BOX, edgecolor=FRAME, lw=0.8))  # fmt: skip
     above = 0.085 if node.note else 0
     axes.text(node.x + 0.12, middle + above, node.title, fontsize=FONT_SIZE + 1.5, va="center", weight="bold")
-    axes.text(node.x + 0.12, middle - above, node.note, fontsize=FONT_SIZE, va="center", color=INK)
+    size = FONT_SIZE * min(1, NOTE_LENGTH / max(1, len(node.note)))
+    axes.text(node.x + 0.12, middle - above, node.note, fontsize=size, va="center", color=INK)
     _, rows = op_graph.grid_of(node.parameters)
     for i, name in enumerate(node.parameters):
         x = node.x + BOX_WIDTH + 0.12 + CELL_WIDTH * (i // rows)
         y = middle + CELL_HEIGHT * ((rows - 1) / 2 - i % rows)
         value = recorded.parameters[name]
-        label = f"{name.removeprefix(f'{node.title}.')}  {shape_of(value)}  {size_of(value)}"
+        own_name = name.rpartition(".")[2] if name == node.title else name.removeprefix(f"{node.title}.")
+        label = f"{own_name}  {shape_of(value)}  {size_of(value)}"
         axes.text(x, y, label, fontsize=FONT_SIZE, va="center")
         draw_gradient(axes, x + CELL_WIDTH - 0.5, y, recorded.gradients[name], norm)
 
@@ -140,14 +143,12 @@ def draw_labels(axes, node, edges, norm):
                   bbox={"boxstyle": "circle,pad=0.1", "facecolor": "white", "edgecolor": "black", "lw": 0.8})  # fmt: skip
         axes.text(node.x + 0.5, y, f"d{edge.name}: gradients added", fontsize=FONT_SIZE, va="center")
         draw_gradient(axes, node.x + 2.25, y, edge.tensor.gradient, norm)
-    start = node.bottom - 0.03 - op_graph.way_out(node, edges)
-    lines = {}
+    row = [edge.source for edge in edges if edge.source.rank == node.rank]
+    start = min((other.bottom - op_graph.way_out(other, edges) for other in row), default=0.0) - 0.03
     for edge in (edge for edge in edges if edge.source is node):
-        key = id(edge.target)
-        lines[key] = lines.get(key, start) - LINE
-        value = edge.tensor.value
+        y, value = start - LINE * edge.line, edge.tensor.value
         label = "  ".join(filter(None, (edge.name, shape_of(value), size_of(value))))
-        axes.text(edge.x + 0.45, lines[key], label, fontsize=FONT_SIZE, va="center")
+        axes.text(edge.x + 0.45, y, label, fontsize=FONT_SIZE, va="center")
         if edge.gradient is not None:
-            axes.text(edge.x + 2.2, lines[key], f"d{edge.name}", fontsize=FONT_SIZE, va="center", ha="right")
-            draw_gradient(axes, edge.x + 2.25, lines[key], edge.gradient, norm)
+            axes.text(edge.x + 2.3, y, f"d{edge.name}", fontsize=FONT_SIZE, va="center", ha="right")
+            draw_gradient(axes, edge.x + 2.35, y, edge.gradient, norm)

@@ -44,8 +44,14 @@ class Edge:
     tensor: Tensor  # of the source
     gradient: np.ndarray | None
     name: str
-    lane: int = 0  # in which it goes down
+    lane: int = -1  # in which it goes down; −1 before it has one
     x: float = 0.0  # the left end of that lane
+    line: int = 1  # of the text beside it, below the ways out of its source's row
+
+    @property
+    def is_long(self):
+        """Whether it passes other rows."""
+        return self.target.rank > self.source.rank + 1
 
 
 def graph_of(recorded, model_name):
@@ -58,22 +64,28 @@ def graph_of(recorded, model_name):
     owned = {name for op in recorded.ops for name in op.parameters}
     own = Node(model_name, "its own arithmetic", [name for name in recorded.parameters if name not in owned])
     data, loss = Node("input"), Node("loss", f"{recorded.loss:.5g}")
-    edges, read = [], set()
+    edges, read, without_gradient = [], set(), []
     for i, op in enumerate(recorded.ops):
         node = nodes[id(op)]
         for tensor in op.inputs:
             source, out = producer_of(tensor, recorded.ops[:i])
             if source is not None:
                 read.add(id(out))
-                name = tensor.name if out.name in GENERIC and tensor.name not in GENERIC else out.name
-                edges.append(Edge(nodes[id(source)], node, out, tensor.gradient, name))
+                says_little = out.name in (*GENERIC, source.name)  # the op's own name where no backward tells another
+                name = tensor.name if says_little and tensor.name not in GENERIC else out.name
+                gradient = None if out.gradient is None else tensor.gradient  # none goes back to what is not learned
+                edges.append(Edge(nodes[id(source)], node, out, gradient, name))
             elif any(np.may_share_memory(tensor.value, given.value) for given in recorded.given):
-                if i == 0 and tensor is op.inputs[0]:
+                if tensor is op.inputs[0] and not any(edge.source is data for edge in edges):
                     edges.append(Edge(data, node, tensor, tensor.gradient, tensor.name))
                 else:
                     node.note += f", given {tensor.name}"
             elif tensor.gradient is not None:  # of what came before it, nothing is known
                 edges.append(Edge(own, node, tensor, tensor.gradient, tensor.name))
+            else:
+                without_gradient.append((node, tensor))
+    of_own = {id(edge.tensor.value) for edge in edges if edge.source is own}
+    edges += [Edge(own, node, tensor, None, tensor.name) for node, tensor in without_gradient if id(tensor.value) in of_own]
     for op in recorded.ops:
         edges += [Edge(nodes[id(op)], loss, out, out.gradient, out.name) for out in op.outputs if id(out) not in read]
     number_outputs([edge for node in nodes.values() for edge in edges if edge.source is node])
@@ -132,15 +144,22 @@ def arrange(nodes, edges):
     def left_of(lane):
         return MARGIN if lane == 0 else right + (lane - 1) * LANE_WIDTH
 
-    top = 0.0
-    for rank in range(1 + max(node.rank for node in nodes)):
-        row = sorted((node for node in nodes if node.rank == rank), key=lambda node: -to_go[id(node)])
-        for lane, node in enumerate(row):
-            node.lane, node.x, node.top = lane, left_of(lane), top
-        top -= max(node.height for node in row) + gap_below(row, edges)
-    for edge in edges:
-        edge.lane = lane_of(edge, nodes)
+    rows = [[node for node in nodes if node.rank == rank] for rank in range(1 + max(node.rank for node in nodes))]
+    for row in rows:
+        for lane, node in enumerate(sorted(row, key=lambda node: -to_go[id(node)])):
+            node.lane, node.x = lane, left_of(lane)
+    for edge in sorted(edges, key=lambda edge: is_blocked(edge, edge.source.lane, nodes)):  # first those that go straight down
+        edge.lane = lane_of(edge, nodes, edges)
         edge.x = left_of(edge.lane)
+    top = 0.0
+    for row in rows:
+        for node in row:
+            node.top = top
+        starting = [edge for edge in edges if edge.source in row]
+        for i, edge in enumerate(starting):
+            edge.line = 1 + sum(other.lane == edge.lane for other in starting[:i])
+        ways_out = max(way_out(node, edges) for node in row)
+        top -= max(node.height for node in row) + 0.13 + ways_out + LINE * max((edge.line for edge in starting), default=0)
     # ways into the next row from the side are known only now, so that room for them is made afterwards
     for rank in sorted({edge.target.rank for edge in edges if edge.lane != edge.target.lane}):
         for node in nodes:
@@ -157,22 +176,26 @@ def grid_of(parameters):
     return (math.ceil(n / rows) if n else 0), rows
 
 
-def lane_of(edge, nodes):
-    """The lane in which an edge goes down: its target's, or the first that is free in the rows that it passes."""
-    passed = range(edge.source.rank + 1, edge.target.rank)
-    if not passed:
+def is_blocked(edge, lane, nodes):
+    """Whether a node stands in a lane, in one of the rows that an edge passes."""
+    return any(edge.source.rank < node.rank < edge.target.rank and node.lane == lane for node in nodes)
+
+
+def lane_of(edge, nodes, edges):
+    """The lane in which an edge goes down: its target's, or the first in which the rows that it passes hold no node, and no
+    other long edge goes down already."""
+    if not edge.is_long:
         return edge.target.lane
     lane = edge.source.lane
-    while any(node.rank in passed and node.lane == lane for node in nodes):
+    while is_blocked(edge, lane, nodes) or any(meets(edge, other, lane) for other in edges):
         lane += 1
     return lane
 
 
-def gap_below(row, edges):
-    """The height below a row, for the text beside its arrows."""
-    starting = [edge for node in row for edge in edges if edge.source is node]
-    lines = [sum(e.source is edge.source and e.target is edge.target for e in starting) for edge in starting]
-    return 0.13 + max((way_out(node, edges) for node in row), default=0) + LINE * max(lines, default=0)
+def meets(edge, other, lane):
+    """Whether another long edge goes down this lane beside an edge, to another node; those to one node share a lane."""
+    beside = other.source.rank < edge.target.rank and edge.source.rank < other.target.rank
+    return other.is_long and other.lane == lane and beside and other.target is not edge.target
 
 
 def way_out(node, edges):
@@ -183,10 +206,10 @@ def way_out(node, edges):
 
 
 def shared_by(node, edges):
-    """The outputs of a node that several nodes read, as edges: one of each."""
+    """The outputs of a node that several nodes read, and at which gradients arrive, as edges: one of each."""
     leaving = {}
     for edge in edges:
-        if edge.source is node:
+        if edge.source is node and edge.gradient is not None:
             leaving.setdefault(id(edge.tensor), []).append(edge)
     return [readers[0] for readers in leaving.values() if len(readers) > 1]
 

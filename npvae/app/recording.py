@@ -70,7 +70,7 @@ def record(model, x, noise=None, **settings):
     gradients, backward_calls = calls_of(lambda: twin.backward(cache))
 
     partners = matched(every(forward_calls), every(backward_calls))
-    drawn = [call for root in forward_calls for call in opened(root, twin.parameters)]
+    drawn = [call for root in forward_calls for call in opened(root, twin.parameters, partners)]
     ops = [op_of(call, partners.get(id(call)), twin.parameters) for call in drawn]
     names = [name for name in inspect.signature(twin.forward).parameters][: len(batch) + 1]
     given = [Tensor(name, a) for name, value in zip(names, (*batch, noise)) for a in arrays_in(value)]
@@ -121,17 +121,18 @@ def matched(forward_calls, backward_calls):
     return partners
 
 
-def opened(call, parameters):
-    """The calls that are drawn in place of this one: a composition is opened, a layer with its own parameters is not."""
+def opened(call, parameters, partners):
+    """The calls that are drawn in place of this one: a composition is opened, a layer with its own parameters is not, unless it
+    has no backward of its own."""
     inner = [one for one in call.inner if is_forward(one)]
     if not is_forward(call):
-        return [drawn for one in inner for drawn in opened(one, parameters)]
+        return [drawn for one in inner for drawn in opened(one, parameters, partners)]
     if len(inner) == 1 and inner[0].result[0] is call.result[0]:
-        return opened(inner[0], parameters)  # nothing but a wrapper
+        return opened(inner[0], parameters, partners)  # nothing but a wrapper
     layers = sum(bool(names_in(one, parameters)) for one in inner)
     is_composition = len(inner) > 1 and not reads_parts(inner, call)
-    if is_composition and (layers > 1 or not names_in(call, parameters)):
-        return [drawn for one in inner for drawn in opened(one, parameters)]
+    if is_composition and (layers > 1 or not names_in(call, parameters) or id(call) not in partners):
+        return [drawn for one in inner for drawn in opened(one, parameters, partners)]
     return [call]
 
 
@@ -147,7 +148,9 @@ def reads_parts(inner, call):
 def op_of(call, partner, parameters):
     """The Op of a forward call and its backward call, which may be None."""
     inputs = [Tensor(name, a) for name, value in call.arguments.items() for a in arrays_in(value)]
-    outputs = [Tensor(call.name, np.asarray(a)) for a in leaves(call.result[0]) if isinstance(a, (np.ndarray, float))]
+    results = leaves(call.result[0])
+    names = getattr(call.result[0], "_fields", [call.name] * len(results))
+    outputs = [Tensor(name, np.asarray(a)) for name, a in zip(names, results) if isinstance(a, (np.ndarray, float))]
     if partner is not None:
         returned = list(leaves(partner.result))
         for tensor in inputs:  # gradients come in the order of the inputs; what has none (data, noise) is left out

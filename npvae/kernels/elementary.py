@@ -77,7 +77,7 @@ def _constants(real, unsigned, mantissa, bias, ln2_head, ln2_tail, **polynomials
         "low": -(bias + mantissa + 2) * ln2,  # exp is 0 from here down,
         "high": (bias + 1.25) * ln2,  # and inf from here up, where k is still bias + 1
         "flat": (mantissa + 4) * ln2,  # expm1(-flat) is -1, tanh(flat/2) is 1
-        **{"least": -(bias - 3) * ln2, "root_tiny": 2.0 ** (1 - bias // 2)},  # below, half of exp, or a square, may be subnormal
+        **{"least": -(bias - 3) * ln2, "root_tiny": 2.0 ** (1 - bias // 2)},  # below, half of exp, a square are subnormal
         "tiny": 2.0 ** -(mantissa + 2),  # expm1(x) is x below
         "rounder": 1.5 * one_unit_a_bit + 2 * bias,  # x + rounder is an integer, with k + 2 * bias in the low bits
         "rounder_one": 1.5 * one_unit_a_bit + bias,
