@@ -9,13 +9,15 @@ the same processor stay as they were.
 
 First verifies, then times. All contenders start from the same weights and take 100 steps on the same batches with the same
 noise; unless their losses agree to 1e-3 no time is printed. Then they run by turns, each drawing its own noise, and the median
-of the repeats is printed. The floor is the step's matrix products alone, in NumPy's BLAS on all cores, in the same run.
+of the repeats is printed. The floor is the step's matrix products alone, in NumPy's BLAS on all cores, in the same run. The
+necessary arithmetic is their multiplications but those by zeros of the data, at the rate of a large product.
 A library that is not installed is a row that says so (pip install '.[bench]'). Compilation is timed apart.
 """
 
 import argparse
 import json
 import time
+from functools import partial
 
 import numpy as np
 from common import RESULTS, interleaved, machine, plain_log, print_machine, save, settled, spread
@@ -62,11 +64,10 @@ class Npvae:
         return terms.loss
 
 
-def run_peer(peer, batches):
+def timed(function, *arguments):
+    """The seconds that a call takes."""
     started = time.perf_counter()
-    for rows in batches:
-        peer.step(rows)
-    peer.finish()
+    function(*arguments)
     return time.perf_counter() - started
 
 
@@ -86,6 +87,19 @@ def floor(theta, batch_size, n):
     return time.perf_counter() - started
 
 
+def necessary(theta, batch_size, density):
+    """The multiplications of a step that are not by a zero of the data: three products in each layer, but for the first, which
+    has two, and whose input has this share of non-zeros."""
+    sizes = [value.size for name, value in theta.items() if name.endswith(".W")]
+    return batch_size * (2 * density * sizes[0] + 3 * sum(sizes[1:]))
+
+
+def multiplications_per_second():
+    """Of a large product of matrices on all cores, the most of a few."""
+    a, b, out = (np.ones((1024, 1024), np.float32) for _ in range(3))
+    return 1024**3 / min(timed(np.matmul, a, b, out) for _ in range(20))
+
+
 def contenders(task, theta, batch_size):
     """name -> (object, run(batches) -> seconds), and name -> why a peer is missing."""
     found, missing = {}, {}
@@ -98,7 +112,7 @@ def contenders(task, theta, batch_size):
         except ImportError as error:
             missing[kind.name] = f"not installed ({error.name})"
             continue
-        found[kind.name] = (peer, lambda batches, peer=peer: run_peer(peer, batches))
+        found[kind.name] = (peer, partial(timed, peer.run))
     return found, missing
 
 
@@ -132,9 +146,12 @@ def bench(model, size, images, labels, repeats):
     def batches(count):
         return [rng.integers(0, n_rows, batch_size) for _ in range(count)]
 
-    for name, (_, run) in found.items():  # drawing the batch is compiled here
-        first[name] += run(batches(3))
     n = max(20, int(SECONDS / floor(theta, batch_size, 20) * 10))  # some SECONDS per run of a step of two floors
+    for name, (_, run) in found.items():  # drawing the batch is compiled here, and JAX's scan for each number of steps
+        first[name] += run(batches(10))
+        run(batches(n))
+    density = (task.data[0][:1000].mean() / 255).item() if task.config["likelihood"] == "bernoulli" else 1.0
+    at_peak = 1e3 * necessary(theta, batch_size, density) / multiplications_per_second()
     runs = {name: lambda run=run: settled(lambda n: run(batches(n)), n) for name, (_, run) in found.items()}
     runs["floor"] = lambda: settled(lambda n: floor(theta, batch_size, n), n)
     seconds = interleaved(runs, repeats)
@@ -145,6 +162,7 @@ def bench(model, size, images, labels, repeats):
         "steps": n,
         "workers": found["npvae numba"][0].workers.n,
         "milliseconds": {name: spread([1e3 * s / n for s in values]) for name, values in seconds.items()},
+        "milliseconds_at_peak": at_peak,
         "compile_seconds": first,
         "losses_after_100_steps": losses,
         "missing": missing,
@@ -165,39 +183,58 @@ def print_row(row):
         print(f"    {name:18}{ms['median']:9.3f} ms   {ms['min']:.3f} … {ms['max']:.3f}   {ms['median'] / ours:6.2f} ×")
     for name, why in row["missing"].items():
         print(f"    {name:18} {why}")
+    at_peak = row["milliseconds_at_peak"]
+    print(f"    necessary arithmetic at the machine's peak: {at_peak:.3f} ms, {at_peak / ours:.2f} of npvae's time")
     first = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in row["compile_seconds"].items())
     print(f"    first steps, with compilation or loading of what is compiled: {first}\n", flush=True)
 
 
+COLUMNS = {  # of the table and the picture -> the contenders of which the fastest is shown
+    "npvae numba": ("npvae numba",),
+    "npvae numpy": ("npvae numpy",),
+    "PyTorch": ("PyTorch eager", "PyTorch eager, 1 thread", "PyTorch compiled"),
+    "JAX jit": ("JAX jit",),
+    "JAX scan": ("JAX scan", "JAX scan, rbg"),
+    "products alone": ("floor",),
+}
+
+
+def fastest(row):
+    """Column -> the least of the medians of its contenders, in milliseconds; a column without any is left out."""
+    ms = {name: values["median"] for name, values in row["milliseconds"].items()}
+    found = {column: [ms[name] for name in names if name in ms] for column, names in COLUMNS.items()}
+    return {column: min(values) for column, values in found.items() if values}
+
+
 def markdown(result):
-    """The README's table of a result: milliseconds per step, and how much faster npvae is than the fastest peer."""
-    ours, theirs = ["npvae numba", "npvae numpy"], [kind.name for kind in PEERS]
-    lines = ["| D-H-L @ batch | " + " | ".join([*ours, *theirs, "products alone", "fastest peer / npvae"]) + " |"]
-    lines.append("|---|" + "---|" * (len(ours + theirs) + 2))
+    """The README's table of a result: milliseconds per step, how much faster npvae is than the fastest peer, and which share of
+    its time the necessary arithmetic would take at the machine's peak."""
+    lines = ["| D-H-L @ batch | " + " | ".join([*COLUMNS, "fastest peer / npvae", "share of the machine"]) + " |"]
+    lines.append("|---|" + "---|" * (len(COLUMNS) + 2))
     for row in result["rows"]:
-        ms = {name: values["median"] for name, values in row["milliseconds"].items()}
-        cells = [f"{ms[name]:.3g}" if name in ms else "–" for name in [*ours, *theirs, "floor"]]
-        peers = [ms[name] for name in theirs if name in ms]
-        ratio = f"{min(peers) / ms['npvae numba']:.2f}" if peers else "–"
-        lines.append(f"| {title(row)} | " + " | ".join([*cells, ratio]) + " |")
+        ms = fastest(row)
+        cells = [f"{ms[column]:.3g}" if column in ms else "–" for column in COLUMNS]
+        peers, ours = [ms[column] for column in ("PyTorch", "JAX jit", "JAX scan") if column in ms], ms["npvae numba"]
+        ratio = f"{min(peers) / ours:.2f}" if peers else "–"
+        lines.append(f"| {title(row)} | " + " | ".join([*cells, ratio, f"{row['milliseconds_at_peak'] / ours:.2f}"]) + " |")
     return "\n".join(lines)
 
 
 def draw(result):
-    """The rows as bars, in units of the floor."""
-    rows = result["rows"]
+    """The rows as bars, in units of the products alone."""
+    rows = [(title(row), fastest(row)) for row in result["rows"]]
     figure = Figure(figsize=(9, 1.1 * len(rows) + 1), layout="constrained")
     axes = figure.subplots()
-    names = [name for name in rows[0]["milliseconds"] if name != "floor"]
+    names = [name for name in COLUMNS if name in rows[0][1] and name != "products alone"]
     longest = 1
     for i, name in enumerate(names):
-        heights = [row["milliseconds"][name]["median"] / row["milliseconds"]["floor"]["median"] for row in rows]
+        heights = [ms[name] / ms["products alone"] for _, ms in rows]
         places = np.arange(len(rows)) + 0.16 * (i - (len(names) - 1) / 2)
         bars = axes.barh(places, heights, 0.15, label=name, color=COLOURS[i])
         longest = max(longest, *heights)
         axes.bar_label(bars, [f"{h:.2f}" for h in heights], fontsize=7, padding=4)
     axes.axvline(1, color="black", lw=1, ls="--")
-    axes.set_yticks(range(len(rows)), [title(row).replace(" @ ", "\nbatch ").replace(", ", "\n", 1) for row in rows])
+    axes.set_yticks(range(len(rows)), [name.replace(" @ ", "\nbatch ").replace(", ", "\n", 1) for name, _ in rows])
     axes.invert_yaxis()
     axes.set_xscale("log")
     axes.set_xlim(0.5, 1.5 * longest)  # room for its label

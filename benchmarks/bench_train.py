@@ -11,9 +11,10 @@ import argparse
 import resource
 import sys
 import time
+from functools import partial
 
 import numpy as np
-from bench_step import COLOURS, Npvae, run_peer
+from bench_step import COLOURS, Npvae, timed
 from common import machine, print_machine, save, spread
 from matplotlib.figure import Figure
 from peers import PEERS
@@ -53,7 +54,7 @@ def contestants(images, theta):
 
         def theirs(kind=kind):
             peer = kind(task, theta)
-            return lambda batches: run_peer(peer, batches), peer.theta
+            return partial(timed, peer.run), peer.theta
 
         try:
             theirs()

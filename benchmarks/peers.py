@@ -6,7 +6,7 @@ Each peer is a class with the same methods, so that `bench_step.py` can run them
     step(rows)                       one training step on these rows of the data: draw the batch and the noise, forward,
                                      backward, Adam; asynchronous where the library is
     step_with(x, noise, condition)   the same on a given batch and what npvae's model has drawn for it; returns the loss
-    finish()                         wait until everything asked for is done
+    run(batches)                     a step on each of these, and wait until all is done
     theta()                          the parameters in npvae's order, 1-D (PyTorch)
 
 The batch x is grey levels / 255, which are binarised for the Bernoulli likelihood, as npvae does, or points as they are. The
@@ -16,7 +16,8 @@ among them) the fastest in both.
 PyTorch: torch.nn.functional and torch.optim.Adam(fused=True), gradients set to None, torch.compile for the compiled form, as
 in the PyTorch performance tuning guide (pytorch.org/tutorials/recipes/recipes/tuning_guide.html). JAX: one jitted function
 for the whole step with its buffers donated, random numbers inside it from a key that is split, as in the JAX documentation
-("Stateful computations", "Buffer donation") and its example examples/mnist_vae.py.
+("Stateful computations", "Buffer donation") and its example examples/mnist_vae.py; and all steps of a run in one lax.scan, with
+JAX's own generator of random numbers and with the processor's (rbg).
 """
 
 import numpy as np
@@ -74,12 +75,25 @@ class TorchEager:
             noise = (torch.rand(1) + torch.arange(len(rows)) / len(rows)) % 1, noise
         self.step_with(x, noise, *(array[rows] for array in condition))
 
-    def finish(self):
-        pass
+    def run(self, batches):
+        for rows in batches:
+            self.step(rows)
 
     def theta(self):
         layers = [(layer.weight.detach().numpy().T, layer.bias.detach().numpy()) for layer in self.layers.values()]
         return np.concatenate([array.ravel() for pair in layers for array in pair])
+
+
+class TorchOneThread(TorchEager):
+    """The same on one thread, which is faster where a second one costs more than it does."""
+
+    name = "PyTorch eager, 1 thread"
+
+    def run(self, batches):
+        threads = self.torch.get_num_threads()
+        self.torch.set_num_threads(1)
+        super().run(batches)
+        self.torch.set_num_threads(threads)
 
 
 class TorchCompiled(TorchEager):
@@ -96,7 +110,7 @@ class TorchCompiled(TorchEager):
 class JaxJit:
     """JAX, the whole step in one jitted function."""
 
-    name = "JAX jit"
+    name, generator = "JAX jit", None  # None: JAX's own
 
     def __init__(self, task, theta):
         import jax
@@ -132,11 +146,11 @@ class JaxJit:
             return state, key, loss
 
         self.update = jax.jit(update, donate_argnums=0)
-        self.draw_and_update = jax.jit(draw_and_update, donate_argnums=(0, 1))
+        self.one_step, self.draw_and_update = draw_and_update, jax.jit(draw_and_update, donate_argnums=(0, 1))
         p = {name: jnp.array(value) for name, value in theta.items()}
         zeros = {name: jnp.zeros_like(value) for name, value in p.items()}
         self.state = (p, zeros, {name: jnp.zeros_like(value) for name, value in p.items()}, jnp.float32(0))
-        self.key = jax.random.key(0)
+        self.key = jax.random.key(0, impl=self.generator)
         self.data = tuple(map(jnp.array, task.data))
 
     def step_with(self, x, noise, *condition):
@@ -146,8 +160,35 @@ class JaxJit:
     def step(self, rows):
         self.state, self.key, _ = self.draw_and_update(self.state, self.key, self.data, rows)
 
-    def finish(self):
+    def run(self, batches):
+        for rows in batches:
+            self.step(rows)
         self.jax.block_until_ready(self.state)
 
 
-PEERS = (TorchEager, TorchCompiled, JaxJit)
+class JaxScan(JaxJit):
+    """JAX, all steps of a run in one lax.scan: nothing of a step is Python's."""
+
+    name = "JAX scan"
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        jax = self.jax
+
+        def steps(state, key, data, batches):
+            return jax.lax.scan(lambda carry, rows: (self.one_step(*carry, data, rows)[:2], None), (state, key), batches)[0]
+
+        self.steps = jax.jit(steps, donate_argnums=(0, 1))
+
+    def run(self, batches):
+        self.state, self.key = self.steps(self.state, self.key, self.data, np.stack(batches))
+        self.jax.block_until_ready(self.state)
+
+
+class JaxScanRbg(JaxScan):
+    """The same with the generator "rbg"."""
+
+    name, generator = "JAX scan, rbg", "rbg"
+
+
+PEERS = (TorchEager, TorchOneThread, TorchCompiled, JaxJit, JaxScan, JaxScanRbg)

@@ -42,7 +42,7 @@ def task_of(bench_step, model):
 
 def peer_of(name, task):
     """A peer with the weights of npvae's model; the test is skipped where its library is missing."""
-    pytest.importorskip({"TorchEager": "torch", "JaxJit": "jax"}[name])
+    pytest.importorskip("torch" if name.startswith("Torch") else "jax")
     return getattr(importlib.import_module("peers"), name)(task, task.model("numpy").parameters)
 
 
@@ -103,12 +103,11 @@ def test_a_peer_draws_the_batch_as_npvae_does(bench_step, model):
 
 
 @every_model
-def test_a_step_of_jax_moves_every_parameter(bench_step, model):
-    peer = peer_of("JaxJit", task_of(bench_step, model))
+@pytest.mark.parametrize("name", ["JaxJit", "JaxScanRbg"])
+def test_a_step_of_jax_moves_every_parameter(bench_step, name, model):
+    peer = peer_of(name, task_of(bench_step, model))
     before = {name: np.array(value) for name, value in peer.state[0].items()}
-    peer.step(np.arange(BATCH_SIZE))
-    peer.step(np.arange(BATCH_SIZE))  # the last layer of a diffusion starts at 0, and stops the gradient of the others
-    peer.finish()
+    peer.run(2 * [np.arange(BATCH_SIZE)])  # the last layer of a diffusion starts at 0, and stops the gradient of the others
     for name, value in peer.state[0].items():
         assert np.isfinite(value).all()
         assert (np.asarray(value) != before[name]).any(), name
