@@ -226,7 +226,7 @@ def test_workers_that_ask_for_the_same_gradient_at_once_get_one_kernel(monkeypat
         together.wait()
         return vae.vae_gradient(None, None, np.zeros((1, 2)), 1.0, "full", "elbo", "bernoulli", 1, 1, None, workspace)
 
-    workspace = vae.Workspace("tanh", None, 1, 0, None, None, 0)
+    workspace = vae.Workspace("tanh", None, 1, 0, None, None)
     monkeypatch.setattr(vae, "gradient_kernel", slow_factory)
     with ThreadPoolExecutor(3) as pool:
         assert list(pool.map(ask, range(3))) == [1, 1, 1]

@@ -271,7 +271,8 @@ def test_the_bounds_lie_below_log_p_and_reach_it_with_many_samples():
     error = elbo.std(axis=0) / np.sqrt(len(elbo))
     assert (elbo.mean(axis=0) < log_p + 4 * error).all()
     assert (log_p - elbo.mean(axis=0)).mean() > 0.05
-    gaps = [(log_p - model.log_likelihood(x, n_samples, 1)).mean() for n_samples in (20, 1000, 10_000)]
+    many = 10_000  # of 1000 the error is 0.01 itself
+    gaps = [(log_p - model.log_likelihood(x, n_samples, seed)).mean() for n_samples, seed in [(20, 1), (many, 1), (many, 2)]]
     assert gaps[0] > 0.02
     assert max(map(abs, gaps[1:])) < 0.01, gaps
 

@@ -14,7 +14,8 @@ from numba.extending import intrinsic, overload
 # What a kernel may assume. Not `nnan` or `ninf` (they delete the checks for NaN and infinity): never a bare fastmath=True.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
 STRICT = {"fastmath": False, "error_model": "numpy", "no_cfunc_wrapper": True}
-FROM_OPS = ("bit_swap", "bits_back", "codes", "diffusion", "latent", "pixel_mixture", "rans", "reproducible")  # files of ops that kernels compile from
+# Files of ops that kernels compile from.
+FROM_OPS = ("bit_swap", "bits_back", "codes", "diffusion", "latent", "pixel_mixture", "rans", "reproducible")
 
 
 def jit(function, fastmath=FASTMATH):
