@@ -49,7 +49,7 @@ def stand_in(function, twin=None):
 
 def widest_vectors():
     """In a kernel's first line: its loops use the widest vectors that there are. On Intel's processors with AVX-512 LLVM takes
-    half of that by itself, for the sake of the clock; here it costs a third of the speed."""
+    half of that by itself, for the sake of the clock."""
 
 
 @intrinsic

@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from npvae.core.levels import LEVELS
 from npvae.kernels.compile import jit
 from npvae.kernels.elementary import exp, log1p
 from npvae.kernels.mlp import Places, layer_table, layers_backward_kernel, layers_forward_kernel, matrix
 from npvae.kernels.vae import one_worker
 from npvae.ops.diffusion import LEVEL_SPACING, NEGLIGIBLE
 
-LAST = 255  # the highest grey level
 SIGNAL, NOISE, FACTOR, WEIGHT, FEATURES = range(5)  # columns of the table; the features are all that follow
 
 
@@ -122,8 +122,8 @@ def _denoising_rows(output, read, eps, steps, step, dmean, doutput):
 def _levels_nll(x, eps, r):
     """Σ over the rows of `npvae.ops.diffusion.levels_nll_forward` of levels x in [0, 1], all with the same r = s/a."""
     n_columns, dtype = x.shape[1], x.dtype
-    reach = min(LAST, 1 + math.ceil(math.sqrt(2 * NEGLIGIBLE) * r / LEVEL_SPACING))
-    zero, one, half, last = dtype.type(0), dtype.type(1), dtype.type(0.5), dtype.type(LAST)
+    reach = min(LEVELS - 1, 1 + math.ceil(math.sqrt(2 * NEGLIGIBLE) * r / LEVEL_SPACING))
+    zero, one, half, last = dtype.type(0), dtype.type(1), dtype.type(0.5), dtype.type(LEVELS - 1)
     h, in_levels = dtype.type(LEVEL_SPACING / r), dtype.type(r / LEVEL_SPACING)  # m of the level beside x's, and its inverse
     level, start, weights, nll = np.empty(n_columns, dtype), np.empty(n_columns, dtype), np.empty(n_columns, dtype), 0.0
     for b in range(len(x)):

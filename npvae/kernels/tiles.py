@@ -85,8 +85,9 @@ class Code:
         self.builder.store(value, self.builder.bitcast(place, self.vector.as_pointer()), align=self.n_bytes)
 
     def everywhere(self, number):
-        """A number in all lanes of a vector."""
-        first = self.builder.insert_element(ir.Constant(self.vector, ir.Undefined), number, LANE(0))
+        """A number, of any type, in all lanes of a vector."""
+        undefined = ir.Constant(ir.VectorType(number.type, self.lanes), ir.Undefined)
+        first = self.builder.insert_element(undefined, number, LANE(0))
         return self.lanes_of(first, [0] * self.lanes)
 
     def lanes_of(self, vector, numbers):
@@ -105,10 +106,7 @@ class Code:
     def only_last(self, n):
         """A function that makes all lanes of a vector 0 but the last n."""
         numbers = ir.Constant(ir.VectorType(INT, self.lanes), list(range(self.lanes)))
-        first = self.builder.insert_element(
-            ir.Constant(numbers.type, ir.Undefined), self.builder.sub(INT(self.lanes), n), LANE(0)
-        )
-        is_last = self.builder.icmp_signed(">=", numbers, self.lanes_of(first, [0] * self.lanes))
+        is_last = self.builder.icmp_signed(">=", numbers, self.everywhere(self.builder.sub(INT(self.lanes), n)))
         return lambda vector: self.builder.select(is_last, vector, self.zero)
 
     def add_product(self, total, a, b):

@@ -11,9 +11,8 @@ import numpy as np
 
 from npvae.kernels.compile import jit
 from npvae.kernels.elementary import exp, expm1
-from npvae.kernels.full_posterior import clip_rows
+from npvae.kernels.full_posterior import clip_gradient, clip_rows
 from npvae.kernels.mlp import matrix
-from npvae.ops.latent import LOGVAR_MAX, LOGVAR_MIN
 
 # One latent z_t: its width, and its first column of eps; where the layers of q(z_t|z_t-1) and of p(z_t|z_t+1) start and end in
 # the table of layers; and where its arrays start in floats: z and dz (n, L_t); of q and of p the network's output, its
@@ -90,17 +89,8 @@ def _z_rows_backward(latent, beta, noise, weights, n_rows, is_closed, floats):
                 dposterior[r, l] += dkl * factors[l] * posterior[r, l]  # (KL-mu)
             for l in range(n_latent):
                 dposterior[r, n_latent + l] += dkl * factors[l] * (half * expm1(logvar[r, l]))  # (KL-logvar)
-    clip_rows_backward(posterior, dposterior)
+    clip_gradient(posterior, dposterior, n_latent)
     return dposterior
-
-
-def _clip_rows_backward(outputs, doutputs):
-    n_latent = outputs.shape[1] // 2
-    zero = doutputs.dtype.type(0)
-    for r in range(len(outputs)):
-        for l in range(n_latent, 2 * n_latent):
-            clipped = outputs[r, l] > LOGVAR_MAX or outputs[r, l] < LOGVAR_MIN
-            doutputs[r, l] = zero if clipped else doutputs[r, l]  # (CLIP)
 
 
 def _kl_rows_forward(latents, t, beta, noise, n_rows, is_closed, floats, log_ratio):
@@ -165,11 +155,11 @@ def _kl_rows_backward(latent, beta, weights, floats):
             dz[i, l] += slope  # (PAIR-SAMPLED-z)
             dprior[i, l] = -slope  # (PAIR-SAMPLED-mu_p)
             dprior[i, n_latent + l] = half * (dkl * (one - u * u))  # (PAIR-SAMPLED-logvar_p)
-    clip_rows_backward(prior, dprior)
+    clip_gradient(prior, dprior, n_latent)
     return dprior
 
 
 upwards, downwards, z_of, start_dz, add_to_dz = jit(_upwards), jit(_downwards), jit(_z_of), jit(_start_dz), jit(_add_to_dz)
-clip_rows_backward, closed_kl_rows, sampled_kl_rows = jit(_clip_rows_backward), jit(_closed_kl_rows), jit(_sampled_kl_rows)
+closed_kl_rows, sampled_kl_rows = jit(_closed_kl_rows), jit(_sampled_kl_rows)
 z_rows_forward, z_rows_backward = jit(_z_rows_forward), jit(_z_rows_backward)
 kl_rows_forward, kl_rows_backward = jit(_kl_rows_forward), jit(_kl_rows_backward)

@@ -83,8 +83,11 @@ def log_likelihood(model, x, n_samples=100, rng=None, progress=False):
         return total - math.log(n_samples)
 
     one_at_a_time, n_workers = Lock(), workers_for(model.theta.size * n_rows * n_samples)
-    with progress_bar(progress, total=n_rows, desc="log-likelihood") as bar, Workers(n_workers) as workers:
-        return np.concatenate(workers.deal(of_rows, range(len(passes))))
+    with progress_bar(progress, total=n_rows, desc="log-likelihood") as bar:
+        if n_workers == 1:  # no threads to start, which takes longer than a single row
+            return np.concatenate([of_rows(number) for number in range(len(passes))])
+        with Workers(n_workers) as workers:
+            return np.concatenate(workers.deal(of_rows, range(len(passes))))
 
 
 def _checked(model, x):
