@@ -10,6 +10,7 @@ from npvae.data import toy
 
 SIZES = [  # D, hidden, L, batch
     (64, (64,), 2, 32),
+    (784, (64,), 2, 32),
     (784, (200,), 50, 100),
     (784, (400,), 20, 128),
     (784, (500,), 20, 100),
@@ -21,9 +22,9 @@ POINTS = [(2, (128, 128), 1000, 128), (2, (128, 128), 1000, 512)]  # D, hidden, 
 IMAGES = [(784, (512, 512), 1000, 128)]
 MODELS = {  # of a row -> what the tables call it, its learning rate, its sizes
     "bernoulli": ("", 1e-3, SIZES),
-    "gaussian_learned": (", learned variances", 1e-4, SIZES[1:3]),  # at 1e-3 a rounding becomes percents within 100 steps
-    "beta_binomial": (", beta-binomial", 1e-3, SIZES[1:3]),
-    "conditional": (", given the label", 1e-3, SIZES[1:3]),
+    "gaussian_learned": (", learned variances", 1e-4, SIZES[2:4]),  # at 1e-3 a rounding becomes percents within 100 steps
+    "beta_binomial": (", beta-binomial", 1e-3, SIZES[2:4]),
+    "conditional": (", given the label", 1e-3, SIZES[2:4]),
     "chain": (", chain of VAEs", 1e-3, CHAINS),
     "diffusion": (", diffusion of points", 1e-3, POINTS),
     "diffusion_levels": (", diffusion of grey levels", 1e-3, IMAGES),

@@ -35,6 +35,7 @@ stand here, then models/vae.py.
         fit          epochs and minibatches
         lbfgs        all rows at once
         step         one step: the gradient shard by shard, and the update
+        together     the step of workers that compute one gradient together, and update theta in it
         bad_rows     rows that spoil a loss, found and named
         optim        optimisers over one flat parameter vector
         schedules    learning rates and settings that change with the step
@@ -84,7 +85,9 @@ stand here, then models/vae.py.
         pixel_mixture  the noise in a grey level and its derivatives in one pass
         binarize     zeros and ones drawn from grey levels
         updates      the sum over shards and the update in one pass
-        vae          forward and backward of a whole VAE in one call
+        vae          forward and backward of a whole VAE in one call, by one worker or several together
+        latent_kinds the row loops between the encoder's output and z, of each kind of posterior
+        team         how workers wait for each other inside of a kernel
         chains       the same of a chain of VAEs
         transitions  the transitions of such a chain in one pass each
         diffusion    the same of a diffusion with a fixed schedule

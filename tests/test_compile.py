@@ -224,13 +224,14 @@ def test_workers_that_ask_for_the_same_gradient_at_once_get_one_kernel(monkeypat
 
     def ask(_):
         together.wait()
-        return vae.vae_gradient(None, None, np.zeros((1, 2)), 1.0, "full", "elbo", "bernoulli", 1, 1, None, workspace)
+        x = np.zeros((1, 2))
+        return vae.vae_gradient(x[0], x, x, 1.0, "full", "elbo", "bernoulli", 1, 1, None, workspace)
 
     workspace = vae.Workspace("tanh", None, 1, 0, None, None)
     monkeypatch.setattr(vae, "gradient_kernel", slow_factory)
     with ThreadPoolExecutor(3) as pool:
         assert list(pool.map(ask, range(3))) == [1, 1, 1]
-    assert made == [("tanh", "full", "elbo", "bernoulli", False)]
+    assert made == [("tanh", "full", "elbo", "bernoulli", False, "none")]
 
 
 def test_all_likelihoods_and_objectives_share_the_kernels_of_the_layers():
@@ -239,7 +240,7 @@ def test_all_likelihoods_and_objectives_share_the_kernels_of_the_layers():
         return dict(zip(function.__code__.co_freevars, (cell.cell_contents for cell in function.__closure__)))
 
     kinds = ("diagonal", "elbo", "bernoulli", False), ("full", "iwae", "gaussian", True)
-    one, other = (held(vae.gradient_kernel("tanh", *kind)) for kind in kinds)
+    one, other = (held(vae.shard_kernel("tanh", *kind)) for kind in kinds)
     assert one["layers_forward"] is other["layers_forward"]
     assert one["layers_backward"] is other["layers_backward"]
     assert one["importance_weighted"] is not other["importance_weighted"]

@@ -108,7 +108,7 @@ def test_the_sums_of_a_tile_stay_in_registers():
     """In the machine code of `product`, the loop over k moves no vector to the stack or back."""
     x, W, out = normal((8, 4), "float32", 0), normal((4, 100), "float32", 1), normal((8, 100), "float32", 2)
     kernel = numba.njit(dense._product)  # of what came from a cache there is no code to read
-    kernel(x.reshape(-1), 4, 1, W.reshape(-1), out.reshape(-1), 8, 4, 100)
+    kernel(x.reshape(-1), 4, 1, W.reshape(-1), out.reshape(-1), out.reshape(-1), 8, 4, 100)
     for code in kernel.inspect_asm().values():
         blocks = [block for block in re.split(r"\n\.\w+:", code) if len(re.findall(r"vfmadd\S+\s.*%[yz]mm", block)) >= 12]
         assert blocks

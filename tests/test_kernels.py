@@ -276,7 +276,7 @@ def test_latent_sampled(shape, dtype):
 def test_bounds(beta, dloss):
     nll, kl = 3 * normal(5, 4, dtype="float64"), normal(5, 4, 3, dtype="float64", seed=1)
     dnll, dkl = np.full_like(nll, np.nan), np.full_like(kl, np.nan)
-    loss = vae.iwae_rows(nll, kl, beta, dloss, dnll, dkl)
+    loss = vae.iwae_weights(nll, kl, beta, dloss, dnll, dkl)
     expected, cache = bounds.iwae_forward(nll, kl, beta)
     assert loss == pytest.approx(expected, rel=1e-13)
     assert_twins([dnll, dkl], bounds.iwae_backward(dloss, cache), "float64")
@@ -328,7 +328,7 @@ def test_the_model_s_gradient_in_one_call_is_forward_then_backward(activation, l
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=5 * tolerance * np.abs(theirs).max())
             assert square <= bound * (1 + 1e-6)
             first, width = space.layers[0], len(hidden) and hidden[0]
-            assert first["is_sparse"] == (width >= sparse.WIDE and p < sparse.SPARSE)
+            assert space.integers[first["is_sparse"]] == (width >= sparse.WIDE and p < sparse.SPARSE)
 
 
 def assert_one_call_is_forward_then_backward(model, batch, tolerance, workspace, n=None, **settings):
@@ -378,7 +378,7 @@ def test_the_network_for_the_top_of_a_chain_says_zeros():
     workspace = HierarchicalVAE(7, (3, 2), (4,)).workspace(5, 2)
     top = workspace.latents[-1]
     assert not workspace.floats[top["prior"] : top["prior"] + 5 * 2 * 2 * top["width"]].any()
-    assert top["dprior"] == top["prior"] + 5 * 2 * 2 * top["width"]
+    assert top["dprior"] == top["prior"] + -(-5 * 2 * 2 * top["width"] // 16) * 16  # its cache lines
     assert top["down"] == top["down_end"]
 
 
@@ -457,32 +457,41 @@ def test_gaussian_nll(shape, dtype):
     assert_twins([ours], [theirs], dtype)
 
 
-@pytest.mark.parametrize(("hidden", "n_rows", "n_samples"), [((), 1, 1), ((5,), 4, 3), ((110, 7), 2, 5)])
-def test_the_arrays_of_a_workspace_do_not_overlap_and_fill_it(hidden, n_rows, n_samples):
+@pytest.mark.parametrize(("hidden", "n_rows", "n_samples", "n_shards"), [((), 1, 1, 1), ((5,), 4, 3, 2), ((110, 7), 7, 5, 3)])
+def test_the_arrays_of_a_workspace_do_not_overlap_and_fill_it(hidden, n_rows, n_samples, n_shards):
     model = npvae.VAE(30, 2, hidden)
-    workspace = kernels.vae_workspace(model.encoder, model.decoder, n_rows, n_samples)
-    activation, layers, n_encoder, _, floats, integers = workspace
+    workspace = model.workspace(n_rows, n_samples, n_shards)
+    activation, layers, n_encoder, _, floats, integers, _ = workspace
     assert activation == ("relu" if hidden else "identity")
     assert floats.dtype == model.dtype
     assert n_encoder == len(hidden) + 1
     assert list(layers["need_dx"]) == [0] + [1] * (len(layers) - 1)
-    in_floats, in_integers, in_theta = [(floats.size - n_rows * n_samples * 30, n_rows * n_samples * 30)], [], []  # doutput
+    in_floats, in_integers, in_theta = [], [], []
     for i, layer in enumerate(layers):
-        rows, n_in, n_out = n_rows * (n_samples if i >= n_encoder else 1), layer["n_in"], layer["n_out"]
-        n_nonzeros = int(sparse.SPARSE * rows * n_in) + 1
+        most_rows = -(-n_rows // n_shards) * (n_samples if i >= n_encoder else 1)
+        rows, n_in, n_out = n_shards * most_rows, layer["n_in"], layer["n_out"]
+        n_nonzeros = int(sparse.SPARSE * most_rows * n_in) + 1
+        assert (layer["most_rows"], layer["most_nonzeros"]) == (most_rows, n_nonzeros)
         in_floats += [(layer[name], rows * n) for name, n in [("pre", n_out), ("dpre", n_out), ("dx", n_in)]]
-        in_floats += [(layer[name], n_nonzeros) for name in ("values", "column_values")]
-        in_integers += [(layer[name], n_nonzeros) for name in ("columns", "rows")]
-        in_integers += [(layer["starts"], rows + 1), (layer["column_starts"], n_in + 1)]
+        in_floats += [(layer[name], n_shards * n_nonzeros) for name in ("values", "column_values")]
+        in_floats += [(layer["db"], n_shards * n_out)]
+        in_integers += [(layer[name], n_shards * n_nonzeros) for name in ("columns", "rows")]
+        in_integers += [(layer["is_sparse"], n_shards)]
+        in_integers += [(layer["starts"], n_shards * (most_rows + 1)), (layer["column_starts"], n_shards * (n_in + 1))]
         in_theta += [(layer["W"], n_in * n_out), (layer["b"], n_out)]
+        if i in (0, n_encoder):
+            in_floats += [(layer["x"], rows * n_in)]
+        else:
+            assert layer["x"] == layers[i - 1]["h"]
         if i in (n_encoder - 1, len(layers) - 1):
             assert not layer["activated"]
             assert layer["h"] == layer["pre"]
         else:
             assert layer["activated"]
             in_floats += [(layer["h"], rows * n_out)]
-    for places, size in [(in_floats, floats.size), (in_integers, integers.size), (in_theta, model.theta.size)]:
-        places = sorted((int(start), int(start + length)) for start, length in places)
+    sizes = (in_floats, floats.size, 16), (in_integers, integers.size, 16), (in_theta, model.theta.size, 1)
+    for places, size, multiple in sizes:  # numbers of a cache line, but in theta
+        places = sorted((int(start), int(start + -(-length // multiple) * multiple)) for start, length in places)
         assert places[0][0] == 0
         assert places[-1][1] == size
         assert all(end == start for (_, end), (start, _) in itertools.pairwise(places))

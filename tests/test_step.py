@@ -86,13 +86,15 @@ def test_a_step_s_gradient_is_that_of_share_though_the_model_has_a_faster_one(se
     with Workers(3) as workers:
         step, model = step_and_model(settings, workers, backend=backend)
         terms, shares, culprits = step.gradient(np.arange(20), 4)
-        expected, parts = np.empty_like(shares), []
-        for i, index in enumerate(workers.shards(np.arange(20))):
-            batch, rng = step.draw(i, index, 4)
-            parts.append(share(model, batch, rng, settings, len(index) / 20, expected[i]))
+        expected, parts = np.empty((3, model.theta.size)), []
+        for i, part in enumerate(workers.parts(20)):
+            batch, rng = step.draw(i, np.arange(20), part, 4)
+            parts.append(share(model, batch, rng, settings, (part.stop - part.start) / 20, expected[i]))
     assert not culprits
+    assert (len(shares) == 1) == (step.together is not None) == (backend == "numba")
     np.testing.assert_allclose(terms, np.sum(parts, axis=0), rtol=1e-12)
-    np.testing.assert_allclose(shares, expected, rtol=0, atol=1e-13 * np.abs(expected).max())
+    expected = expected.sum(axis=0)
+    np.testing.assert_allclose(shares.sum(axis=0), expected, rtol=0, atol=1e-13 * np.abs(expected).max())
 
 
 def test_a_step_trains_outside_of_fit_too():
@@ -130,11 +132,10 @@ def test_free_bits_are_those_of_the_whole_batch_and_their_gradient_is_exact(free
     with Workers(n) as workers:
         step, model = step_and_model({"beta": beta, "n_samples": 2, **free}, workers, backend=backend)
         terms, shares, _ = step.gradient(rows, 5)
-        shards = workers.shards(rows)
         eps = []
-        for i, shard in enumerate(shards):
-            _, rng = step.draw(i, shard, 5)
-            eps.append(rng.standard_normal((2, len(shard), 3), model.dtype))
+        for i, part in enumerate(workers.parts(20)):
+            _, rng = step.draw(i, rows, part, 5)
+            eps.append(rng.standard_normal((2, part.stop - part.start, 3), model.dtype))
     eps = np.concatenate(eps, axis=1)  # (S, B, L)
     x = X[rows].astype(np.float64)
 
@@ -161,8 +162,9 @@ def test_the_importance_weighted_bound_adds_up_over_the_shards(n):
         step, model = step_and_model({"objective": "iwae", "n_samples": 4}, workers)
         terms, shares, culprits = step.gradient(np.arange(20), 0)
         eps = []
-        for i, shard in enumerate(workers.shards(np.arange(20))):
-            eps.append(step.draw(i, shard, 0)[1].standard_normal((4, len(shard), 3), model.dtype))
+        for i, part in enumerate(workers.parts(20)):
+            _, rng = step.draw(i, np.arange(20), part, 0)
+            eps.append(rng.standard_normal((4, part.stop - part.start, 3), model.dtype))
     whole, cache = model.forward(X[:20], np.concatenate(eps, axis=1), objective="iwae")
     assert not culprits
     np.testing.assert_allclose(terms, whole, rtol=1e-12)
@@ -320,7 +322,7 @@ def test_a_step_without_data_is_one_shard_of_weight_one():
     with Workers(1) as workers:
         step = Step(model, Rows.of(model, (), "x"), 1, SGD(0.1), workers, {"n_draws": 6}, seed=3)
         terms, grad, culprits = step.gradient(np.arange(1), 2)
-        batch, rng = step.draw(0, np.arange(1), 2)
+        batch, rng = step.draw(0, np.arange(1), slice(0, 1), 2)
         eps = rng.standard_normal(6)
     assert batch == ()
     assert culprits == []

@@ -11,53 +11,83 @@ from itertools import pairwise
 from queue import SimpleQueue
 from threading import Lock, Thread
 
+import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from npvae.core.cores import cores_available
 
 WORTHWHILE = 1e7  # multiplications of a worker, below which waking another worker costs more than it saves
+LINE = 16  # int64 between two signals: two cache lines, which are fetched together
+ABORTED = 2**62  # a signal of a worker that does not come any more
 
 
 class Workers:
     """`n` workers; `with Workers(n) as workers:` holds BLAS to one thread each until the block ends.
 
-    A worker is a thread that waits at a queue of its own: a task costs 60 µs where `concurrent.futures` takes 100, and a step
-    has two.
+    A worker is a thread that sleeps at a queue of its own until there is a task. To wake it takes some 50 µs. With `team`
+    (`npvae.kernels.team`; at first None) it first looks for the next task for a while, and so does who waits for an answer. But
+    threads hold one lock while they run Python, and who finds it taken falls asleep as well: the best time to come is when the
+    caller is in a kernel, which says so by `begin`.
     """
 
     def __init__(self, n):
-        self.n = n
+        self.n, self.team = n, None
+        self.n_maps = 0  # calls of `map` that had tasks for others
+        self.signals = np.zeros((2 * n + 2) * LINE, np.int64)  # as in `npvae.kernels.team`
 
     def __enter__(self):
-        self.queues = [SimpleQueue() for _ in range(self.n - 1)]
+        self.desks = [Desk(self, k) for k in range(1, self.n)]
         one_blas_thread.hold()
         try:
-            for queue in self.queues:
-                Thread(target=work, args=(queue,), daemon=True).start()
+            for desk in self.desks:
+                Thread(target=desk.work, daemon=True).start()
         except BaseException:  # the system gives no more threads
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *error):
-        for queue in self.queues:
-            queue.put(None)
+        self.signals[0] = ABORTED  # should one still wait in a kernel
+        self.hand_out([()] * len(self.desks))
+        self.tell_begin()
         one_blas_thread.release()
 
-    def map(self, function, items):
+    def map(self, function, items, begins=False):
         """[function(item) for item in items], of which there are at most n: the first by the calling thread, each other by a
-        worker. An error is raised when all have ended."""
+        worker. An error is raised when all have ended. begins: the function calls `begin` of `npvae.kernels.team`."""
         first, *others = items
         if not others:
             return [function(first)]
-        answers = [SimpleQueue() for _ in others]
-        for queue, item, answer in zip(self.queues[: len(others)], others, answers, strict=True):
-            queue.put((function, item, answer))
-        own = attempt(function, first)
-        results, errors = zip(own, *(answer.get() for answer in answers))
-        for error in filter(None, errors):
-            raise error
+        desks = self.hand_out([(function, item) for item in others])
+        if not begins:
+            self.tell_begin()
+        own = self.attempt(0, function, first)
+        self.tell_begin()
+        results, errors = zip(own, *(desk.take() for desk in desks))
+        if any(errors):
+            self.signals[: self.n * LINE] = 0
+            raise next(filter(None, errors))
         return list(results)
+
+    def hand_out(self, tasks):
+        """Leave a task for each of the first workers; returns their desks."""
+        self.n_maps += 1
+        desks = self.desks[: len(tasks)]
+        for desk, task in zip(desks, tasks, strict=True):
+            desk.give((self.n_maps, *task))
+        return desks
+
+    def tell_begin(self):
+        """What `begin` does in a kernel."""
+        self.signals[self.n * LINE] = self.n_maps
+
+    def attempt(self, k, function, item):
+        """(function(item), None), or (None, the error); then nobody waits for worker k in a kernel."""
+        try:
+            return function(item), None
+        except BaseException as error:
+            self.signals[k * LINE] = ABORTED
+            return None, error
 
     def deal(self, function, items):
         """[function(item) for item in items] for many items: worker k takes every n-th from k on. After an error the others
@@ -88,20 +118,54 @@ class Workers:
         return [slice(edge, next_edge) for edge, next_edge in pairwise(-(-size * k // self.n) for k in range(self.n + 1))]
 
 
-def work(queue):
-    """The life of a worker: tasks (function, item, queue for the answer), until there is None."""
-    while (task := queue.get()) is not None:
-        function, item, answer = task
-        answer.put(attempt(function, item))
-        del task, function, item, answer  # nothing is kept alive while it waits
+class Desk:
+    """Where worker k finds its tasks and leaves its answers. Who reads or writes here holds Python's lock."""
 
+    def __init__(self, workers, k):
+        self.workers, self.k = workers, k
+        self.task = self.answer = None  # (number of the map, function, item), the last without a function; (result, error)
+        self.sleeps = self.is_awaited = False  # the worker; who waits for the answer
+        self.tasks, self.answers = SimpleQueue(), SimpleQueue()  # what wakes them
 
-def attempt(function, item):
-    """(function(item), None), or (None, the error)."""
-    try:
-        return function(item), None
-    except BaseException as error:
-        return None, error
+    def give(self, task):
+        """Leave a task."""
+        self.task, self.answer = task, None
+        if self.sleeps:
+            self.sleeps = False
+            self.tasks.put(None)
+
+    def take(self):
+        """The answer, when there is one."""
+        if self.answer is None and self.workers.team is not None:
+            place = (self.workers.n + 1 + self.k) * LINE
+            self.workers.team.watch(self.workers.signals, place, self.workers.n_maps, self.workers.team.LOOKS)
+        while self.answer is None:
+            self.is_awaited = True
+            if self.answer is None:  # the worker looks whether it is awaited after it has answered
+                self.answers.get()
+        return self.answer
+
+    def work(self):
+        """The life of the worker."""
+        number = 0
+        while len(task := self.next_task(number)) > 1:
+            number, function, item = task
+            self.answer = self.workers.attempt(self.k, function, item)
+            del task, function, item  # nothing is kept alive while it waits
+            if self.is_awaited:
+                self.is_awaited = False
+                self.answers.put(None)
+
+    def next_task(self, number):
+        """The next task, when there is one, after that of map `number`."""
+        if self.workers.team is not None:
+            self.workers.team.rest(self.workers.signals, self.k, self.workers.n, number)
+        while self.task is None:
+            self.sleeps = True
+            if self.task is None:  # who gives a task looks whether the worker sleeps after that
+                self.tasks.get()
+        task, self.task = self.task, None
+        return task
 
 
 class OneBlasThread:

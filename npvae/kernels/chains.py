@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from npvae.core.parameters import zeros
 from npvae.kernels.compile import jit
 from npvae.kernels.latent import clipped_share
-from npvae.kernels.mlp import Places, layer_table, layers_backward_kernel, layers_forward_kernel, matrix
+from npvae.kernels.mlp import InTheta, Places, layer_table, layers_forward_kernel, upstream, whole_backward_kernel
 from npvae.kernels.transitions import (
     LATENT,
     add_to_dz,
@@ -29,7 +30,7 @@ from npvae.kernels.transitions import (
     z_rows_backward,
     z_rows_forward,
 )
-from npvae.kernels.vae import NLL_ROWS, iwae_rows, one_worker, scale_rows, total
+from npvae.kernels.vae import NLL_ROWS, iwae_weights, one_worker, scale_rows, total
 
 
 class Workspace(NamedTuple):
@@ -52,7 +53,7 @@ def chain_workspace(activation, encoders, priors, decoder, n_rows, n_samples, li
     """
     if likelihood not in NLL_ROWS:
         return None
-    n, parameters, floats, integers = n_rows * n_samples, Places(), Places(), Places()
+    n, parameters, floats, integers = n_rows * n_samples, InTheta(), Places(), Places()
     latents, tables = np.zeros(len(encoders), LATENT), []
 
     def add(layers, rows):
@@ -75,7 +76,7 @@ def chain_workspace(activation, encoders, priors, decoder, n_rows, n_samples, li
     add(decoder, n)
     layers = np.concatenate(tables)
     layers[0]["need_dx"] = False  # its input is the data
-    arrays = np.empty(floats.size, decoder[-1][0].dtype), np.empty(integers.size, np.int32)
+    arrays = zeros((floats.size,), decoder[-1][0].dtype), zeros((integers.size,), np.int32)
     arrays[0][top["prior"] : top["dprior"]] = 0  # of N(0, I), for which there is no network
     return Workspace(activation, layers[: -len(decoder)], layers[-len(decoder) :], latents, *arrays)
 
@@ -104,7 +105,7 @@ def chain_gradient(theta, x, eps, beta, objective, top_kl, likelihood, number, d
 @functools.cache
 def chain_kernel(activation, likelihood):
     """The kernel of `chain_gradient`, for these alone."""
-    layers_forward, layers_backward = layers_forward_kernel(activation), layers_backward_kernel(activation)
+    layers_forward, layers_backward = layers_forward_kernel(activation), whole_backward_kernel(activation)
     nll_rows = NLL_ROWS[likelihood]
 
     def _gradient(theta, layers, decoder, latents, x, eps, beta, number, is_iwae, is_closed, dloss, buffers, grad):
@@ -112,35 +113,35 @@ def chain_kernel(activation, likelihood):
         n, noise = n_samples * n_rows, eps.reshape(n_samples * n_rows, n_latent)  # (S, B, L) -> (n, L)
         floats, kl, log_ratio, clipped, below = buffers[0], np.empty(top + 1), np.zeros((n_samples, n_rows, 1)), 0.0, x
         for latent in latents:
-            posterior = layers_forward(theta, upwards(layers, latent), below, *buffers)  # (R, L_t-1) -> (R, 2L_t)
+            posterior = layers_forward(theta, upwards(layers, latent), below, *buffers, 0, 0)  # (R, L_t-1) -> (R, 2L_t)
             below = z_rows_forward(latent, posterior, noise, floats)  # -> (n, L_t)
             clipped += latent["width"] * clipped_share(posterior)
         for t in range(top + 1):
             if t < top:
                 above = z_of(latents[t + 1], n, floats)
-                prior = layers_forward(theta, downwards(layers, latents[t]), above, *buffers)  # (n, L_t+1) -> (n, 2L_t)
+                prior = layers_forward(theta, downwards(layers, latents[t]), above, *buffers, 0, 0)  # (n, L_t+1) -> (n, 2L_t)
                 clipped += latents[t]["width"] * clipped_share(prior)
             kl[t] = kl_rows_forward(latents, t, beta, noise, n_rows, is_closed, floats, log_ratio)
         z_1 = z_of(latents[0], n, floats)
-        output = layers_forward(theta, decoder, z_1, *buffers)  # (n, L_1) -> (n, D)
+        output = layers_forward(theta, decoder, z_1, *buffers, 0, 0)  # (n, L_1) -> (n, D)
         nll, weights = np.empty((n_samples, n_rows)), np.empty((n_samples, n_rows))
-        doutput = matrix(floats, decoder[len(decoder) - 1]["dpre"], n, output.shape[1])
+        doutput = upstream(decoder, floats, 0, n)
         nll_rows(output, x, number, nll.reshape(n), 1.0 if is_iwae else dloss / n, doutput)  # (ELBO-nll)
         loss = bound_rows(nll, log_ratio, is_iwae, dloss, weights, doutput)
 
-        dz_1, bound = layers_backward(theta, decoder, z_1, doutput, *buffers, grad)
+        dz_1, bound = layers_backward(theta, decoder, z_1, *buffers, grad)
         start_dz(latents, dz_1, floats)
         for t in range(top if is_closed else top + 1):
-            dprior = kl_rows_backward(latents[t], beta, weights, floats)  # -> (n, 2L_t)
+            kl_rows_backward(latents[t], beta, weights, floats)  # -> (n, 2L_t)
             if t < top:
                 above, layers_of_p = z_of(latents[t + 1], n, floats), downwards(layers, latents[t])
-                dabove, of_prior = layers_backward(theta, layers_of_p, above, dprior, *buffers, grad)
+                dabove, of_prior = layers_backward(theta, layers_of_p, above, *buffers, grad)
                 add_to_dz(latents[t + 1], dabove, floats)
                 bound += of_prior
         for t in range(top, -1, -1):
             below = z_of(latents[t - 1], n, floats) if t > 0 else x
-            dposterior = z_rows_backward(latents[t], beta, noise, weights, len(below), is_closed and t == top, floats)
-            dbelow, of_encoder = layers_backward(theta, upwards(layers, latents[t]), below, dposterior, *buffers, grad)
+            z_rows_backward(latents[t], beta, noise, weights, len(below), is_closed and t == top, floats)
+            dbelow, of_encoder = layers_backward(theta, upwards(layers, latents[t]), below, *buffers, grad)
             bound += of_encoder
             if t > 0:  # z_t-1 was read by the network of z_t, too
                 add_to_dz(latents[t - 1], dbelow, floats)
@@ -153,7 +154,7 @@ def _bound_rows(nll, log_ratio, is_iwae, dloss, weights, doutput):
     """The loss of nll (S, B) and log_ratio (S, B, 1), beta times the divergences; fills weights (S, B), the gradient with
     respect to both, with which doutput (n, D), that of each nll, is multiplied where the bound is importance-weighted."""
     if is_iwae:
-        loss = iwae_rows(nll, log_ratio, np.ones(1), dloss, weights, np.empty_like(log_ratio))
+        loss = iwae_weights(nll, log_ratio, np.ones(1), dloss, weights, np.empty_like(log_ratio))
         scale_rows(doutput, weights.reshape(nll.size))
         return loss
     weights[:] = dloss / nll.size  # (ELBO-nll), (ELBO-kl)

@@ -18,7 +18,7 @@ STRICT = {"fastmath": False, "error_model": "numpy", "no_cfunc_wrapper": True}
 FROM_OPS = ("bit_swap", "bits_back", "codes", "diffusion", "latent", "pixel_mixture", "rans", "reproducible")
 
 
-def jit(function, fastmath=FASTMATH):
+def jit(function, fastmath=FASTMATH, inline="never"):
     """Compile `function`, cached on disk where its folder or the user's cache is writable, in memory elsewhere.
 
     error_model="numpy" makes x / 0 an infinity as in NumPy; Python's ZeroDivisionError check would stop vectorisation. nogil
@@ -30,11 +30,18 @@ def jit(function, fastmath=FASTMATH):
     """
     if function.__closure__:
         function.__qualname__ = f"{function.__name__}_{digest(identity(function))[:16]}"
-    kernel = numba.njit(function, error_model="numpy", fastmath=fastmath, nogil=True, no_cfunc_wrapper=True)
+    options = {"error_model": "numpy", "fastmath": fastmath, "nogil": True, "no_cfunc_wrapper": True, "inline": inline}
+    kernel = numba.njit(function, **options)
     if not numba.config.DISABLE_JIT:
         with contextlib.suppress(RuntimeError):  # "no locator available": there is no place that can be written
             kernel._cache = Cache(function)
     return kernel
+
+
+def inlined(function):
+    """As `jit`, but in kernels that call it (with arguments one by one) `function` becomes a part of them. It is not compiled
+    by itself then, which takes as long again for each level of calls."""
+    return jit(function, inline="always")
 
 
 def strict_jit(function):

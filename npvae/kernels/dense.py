@@ -8,7 +8,7 @@ import numpy as np
 import scipy.linalg.cython_blas  # noqa: F401  (the BLAS of np.dot in a kernel: loaded before its threads are limited)
 from numba.extending import overload
 
-from npvae.kernels.compile import jit
+from npvae.kernels.compile import inlined, jit
 from npvae.kernels.tiles import dot_tile, has_32_registers, lanes_of, product_tile
 
 ROWS, VECTORS = 4, 3  # of the smallest tile
@@ -18,9 +18,10 @@ tile_8x3, tile_8x1, tile_4x3, tile_4x1 = product_tile(8, 3), product_tile(8, 1),
 dot_4x6, dot_3x4 = dot_tile(4, 6), dot_tile(3, 4)
 
 
-def _product(a, a_row, a_step, b, out, n_rows, n, n_columns):
+def _product(a, a_row, a_step, b, out, next_out, n_rows, n, n_columns):
     """out (n_rows, n_columns) = A B with A[i, k] = a[i a_row + k a_step], in strips of columns and tiles of rows. The last tile
-    overlaps the one before where the shape is no multiple; what is computed twice is the same twice."""
+    overlaps the one before where the shape is no multiple; what is computed twice is the same twice. next_out, of the size of
+    out, will be written to next."""
     lanes, tall = lanes_of(out), 8 if has_32_registers() and n_rows >= 8 else 4
     j = 0
     while j < n_columns:
@@ -31,7 +32,7 @@ def _product(a, a_row, a_step, b, out, n_rows, n, n_columns):
         while i < n_rows:
             height = tall if n_rows - i > 4 else 4
             i = min(i, n_rows - height)
-            place = i * a_row, a_row, a_step, b, j, n_columns, out, i * n_columns + j, n_columns, n
+            place = i * a_row, a_row, a_step, b, j, n_columns, out, next_out, i * n_columns + j, n_columns, n
             if height == 8:
                 if is_wide:
                     tile_8x3(a, *place)
@@ -62,18 +63,28 @@ def _times(x, W, out):
     """out = x W, (B, n_in) @ (n_in, n_out) -> (B, n_out)."""
     n_in, n_out = W.shape
     if fits_tiles(len(x), n_out, out):
-        product(x.reshape(-1), n_in, 1, W.reshape(-1), out.reshape(-1), len(x), n_in, n_out)
+        flat = out.reshape(-1)
+        product(x.reshape(-1), n_in, np.int64(1), W.reshape(-1), flat, flat, len(x), n_in, n_out)
     else:
         np.dot(x, W, out)
 
 
 def _transposed_times(x, dpre, dW):
     """dW = xᵀ dpre, (n_in, B) @ (B, n_out) -> (n_in, n_out)."""
-    n_in, n_out = dW.shape
-    if fits_tiles(n_in, n_out, dW):
-        product(x.reshape(-1), 1, n_in, dpre.reshape(-1), dW.reshape(-1), n_in, len(x), n_out)
-    else:
+    part_transposed_times(x, 0, dpre, dW, dW)
+
+
+def _part_transposed_times(x, start, dpre, dW, W):
+    """The rows of xᵀ dpre from `start` on that dW has room for. W, of dW's shape, will be written to next: see
+    `npvae.kernels.tiles.product_tile`."""
+    n_rows, n_out = dW.shape
+    if fits_tiles(n_rows, n_out, dW):
+        flats = dpre.reshape(-1), dW.reshape(-1), W.reshape(-1)
+        product(x.reshape(-1)[start:], np.int64(1), x.shape[1], *flats, n_rows, len(x), n_out)
+    elif n_rows == x.shape[1]:
         np.dot(x.T, dpre, dW)
+    else:
+        np.dot(x[:, start : start + n_rows].copy().T, dpre, dW)
 
 
 def _times_transposed(dpre, W, dx):
@@ -99,6 +110,7 @@ def _dots(a, b, out, n_rows, n, n_columns):
 
 
 product, dots = jit(_product), jit(_dots)
-times = jit(_times)
-transposed_times = jit(_transposed_times)
-times_transposed = jit(_times_transposed)
+times = inlined(_times)
+part_transposed_times = inlined(_part_transposed_times)
+transposed_times = inlined(_transposed_times)
+times_transposed = inlined(_times_transposed)

@@ -15,9 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 from npvae.core.levels import LEVELS
+from npvae.core.parameters import zeros
 from npvae.kernels.compile import jit
 from npvae.kernels.elementary import exp, log1p
-from npvae.kernels.mlp import Places, layer_table, layers_backward_kernel, layers_forward_kernel, matrix
+from npvae.kernels.mlp import InTheta, Places, layer_table, layers_forward_kernel, rows_of, upstream, whole_backward_kernel
 from npvae.kernels.vae import one_worker
 from npvae.ops.diffusion import LEVEL_SPACING, NEGLIGIBLE
 
@@ -42,10 +43,9 @@ def diffusion_workspace(activation, layers, n_rows, steps, half_signal, prior, r
     """The Workspace of `diffusion_gradient` for at most n_rows rows; layers (W, b, activation) as in `npvae.ops.mlp`, of which
     only shapes, dtype and whether there is an activation are read; the others as in Workspace."""
     floats, integers = Places(), Places()
-    table = layer_table(layers, n_rows, Places(), floats, integers)
+    table = layer_table(layers, n_rows, InTheta(), floats, integers)
     table[0]["need_dx"] = False
-    floats.take(n_rows * table[0]["n_in"])  # what the network reads, at the end
-    arrays = np.empty(floats.size, layers[-1][0].dtype), np.empty(integers.size, np.int32)
+    arrays = zeros((floats.size,), layers[-1][0].dtype), zeros((integers.size,), np.int32)
     return Workspace(activation, table, steps, half_signal, prior, reconstruction, r, *arrays)
 
 
@@ -68,18 +68,16 @@ def diffusion_gradient(theta, x, eps, step, dloss, out, workspace):
 @functools.cache
 def diffusion_kernel(activation):
     """The kernel of `diffusion_gradient`, for this activation alone."""
-    layers_forward, layers_backward = layers_forward_kernel(activation), layers_backward_kernel(activation)
+    layers_forward, layers_backward = layers_forward_kernel(activation), whole_backward_kernel(activation)
 
     def _gradient(theta, layers, steps, step, x, eps, r, dloss, floats, integers, grad):
-        n_rows, n_columns = x.shape
-        width = n_columns + steps.shape[1] - FEATURES
-        read = matrix(floats, floats.size - n_rows * width, n_rows, width)
+        n_rows = len(x)
+        read = rows_of(floats, layers[0]["x"], 0, n_rows, layers[0]["n_in"])
         squared = read_rows(x, eps[0], steps, step, r > 0, read)  # (B, D) -> (B, D + ·)
-        output = layers_forward(theta, layers, read, floats, integers)  # -> (B, D)
-        doutput = matrix(floats, layers[len(layers) - 1]["dpre"], n_rows, n_columns)
-        of_steps = denoising_rows(output, read, eps[0], steps, step, dloss / n_rows, doutput)
+        output = layers_forward(theta, layers, read, floats, integers, 0, 0)  # -> (B, D)
+        of_steps = denoising_rows(output, read, eps[0], steps, step, dloss / n_rows, upstream(layers, floats, 0, n_rows))
         nll = levels_nll(x, eps[1], r) if r > 0 else 0.0
-        _, bound = layers_backward(theta, layers, read, doutput, floats, integers, grad)
+        _, bound = layers_backward(theta, layers, read, floats, integers, grad)
         return squared / n_rows, nll / n_rows, of_steps / n_rows, bound
 
     return jit(_gradient)

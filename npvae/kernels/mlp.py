@@ -9,49 +9,61 @@ import functools
 
 import numpy as np
 
-from npvae.kernels.compile import jit
-from npvae.kernels.dense import times, times_transposed, transposed_times
+from npvae.kernels.compile import inlined, jit
+from npvae.kernels.dense import part_transposed_times, times, times_transposed
 from npvae.kernels.layers import BACKWARD, FORWARD, dense_backward, dense_forward, identity_backward, identity_forward
-from npvae.kernels.sparse import SPARSE, WIDE, combine_rows, count_nonzeros, find, transpose
+from npvae.kernels.sparse import SPARSE, WIDE, add_rows, count_nonzeros, find, transpose
 from npvae.ops import mlp
 
 mlp_forward = functools.partial(mlp.mlp_forward, dense_forward=dense_forward)
 mlp_backward = functools.partial(mlp.mlp_backward, dense_backward=dense_backward)
 
-# One layer: its widths; whether it has an activation, whether its dx is wanted, and whether its input was found to be sparse;
-# and where its arrays start: W and b in theta, pre to dx in floats, the non-zeros of its input and of the transposed input, as
-# `npvae.kernels.sparse` lists them, in integers and (the values) in floats.
+# One layer: its widths; whether it has an activation, and whether its dx is wanted; the rows and non-zeros that a shard has at
+# most; and where its arrays start: W and b in theta, the net's input to the shards' sums of db in floats, the non-zeros of its
+# input and of the transposed input, as `npvae.kernels.sparse` lists them, in integers and (the values) in floats. The rows of
+# all shards lie one after the other; of what is no row each shard has its own.
 LAYER = np.dtype([(name, np.int64) for name in (
-    "n_in", "n_out", "activated", "need_dx", "is_sparse", "W", "b", "pre", "h", "dpre", "dx",
-    "starts", "columns", "values", "column_starts", "rows", "column_values",
+    "n_in", "n_out", "activated", "need_dx", "most_rows", "most_nonzeros", "W", "b", "x", "pre", "h", "dpre", "dx", "db",
+    "is_sparse", "starts", "columns", "values", "column_starts", "rows", "column_values",
 )])  # fmt: skip
 
 
 class Places:
-    """Gives out pieces of an array that is allocated when all of them are known: take(n) is where the next n elements start."""
+    """Gives out pieces of an array that is allocated when all of them are known: take(n) is where the next n elements start.
+    Each has cache lines of its own."""
+
+    multiple = 16  # of elements
 
     def __init__(self):
         self.size = 0
 
     def take(self, n):
-        start, self.size = self.size, self.size + n
+        start, self.size = self.size, self.size + -(-n // self.multiple) * self.multiple
         return start
 
 
-def layer_table(layers, n_rows, parameters, floats, integers):
-    """The table, of LAYER, of layers (W, b, activation) for at most n_rows rows; its arrays are taken from the three Places."""
-    table = np.zeros(len(layers), LAYER)
+class InTheta(Places):
+    """Pieces that lie one after the other, as W and b of the layers do in theta."""
+
+    multiple = 1
+
+
+def layer_table(layers, n_rows, parameters, floats, integers, n_shards=1):
+    """The table, of LAYER, of layers (W, b, activation) for at most n_rows rows, in so many shards of about the same size; its
+    arrays are taken from the three Places."""
+    table, most_rows = np.zeros(len(layers), LAYER), -(-n_rows // n_shards)
     for layer, (W, _, activation) in zip(table, layers):
         n_in, n_out = W.shape
-        most_nonzeros = int(SPARSE * n_rows * n_in) + 1  # `find` needs room for one more
         layer["n_in"], layer["n_out"], layer["activated"], layer["need_dx"] = n_in, n_out, activation != "identity", True
+        layer["most_rows"], layer["most_nonzeros"] = most_rows, int(SPARSE * most_rows * n_in) + 1  # `find` needs one more
         layer["W"], layer["b"] = parameters.take(n_in * n_out), parameters.take(n_out)
-        layer["pre"], layer["dpre"] = floats.take(n_rows * n_out), floats.take(n_rows * n_out)
-        layer["dx"] = floats.take(n_rows * n_in)
+        layer["pre"], layer["dpre"], layer["dx"] = (floats.take(n_rows * n) for n in (n_out, n_out, n_in))
         layer["h"] = floats.take(n_rows * n_out) if layer["activated"] else layer["pre"]
-        layer["starts"], layer["column_starts"] = integers.take(n_rows + 1), integers.take(n_in + 1)
-        layer["columns"], layer["rows"] = integers.take(most_nonzeros), integers.take(most_nonzeros)
-        layer["values"], layer["column_values"] = floats.take(most_nonzeros), floats.take(most_nonzeros)
+        layer["db"], layer["is_sparse"] = floats.take(n_shards * n_out), integers.take(n_shards)
+        layer["starts"], layer["column_starts"] = (integers.take(n_shards * (n + 1)) for n in (most_rows, n_in))
+        for name, place in {"columns": integers, "rows": integers, "values": floats, "column_values": floats}.items():
+            layer[name] = place.take(n_shards * layer["most_nonzeros"])
+    table["x"] = [floats.take(n_rows * table[0]["n_in"]), *table["h"][:-1]] if layers else []
     return table
 
 
@@ -59,22 +71,32 @@ def _matrix(flat, start, n_rows, n_columns):
     return flat[start : start + n_rows * n_columns].reshape(n_rows, n_columns)
 
 
+def _rows_of(flat, start, first, n_rows, n_columns):
+    """The rows of a shard, of which `first` is the first, of a matrix that begins at `start`."""
+    return matrix(flat, start + first * n_columns, n_rows, n_columns)
+
+
 def _norm2(a):
     flat = a.reshape(-1)
     return np.dot(flat, flat)
 
 
-def _nonzeros(layer, n_rows, floats, integers):
-    """starts, columns, values of the non-zeros of the layer's input."""
-    return integers[layer["starts"] :][: n_rows + 1], integers[layer["columns"] :], floats[layer["values"] :]
+def _nonzeros(layer, shard, floats, integers):
+    """starts, columns, values of the non-zeros of the input of a layer's shard."""
+    place = shard * layer["most_nonzeros"]
+    starts = integers[layer["starts"] + shard * (layer["most_rows"] + 1) :][: layer["most_rows"] + 1]
+    return starts, integers[layer["columns"] + place :], floats[layer["values"] + place :]
 
 
-def _transposed_nonzeros(layer, floats, integers):
-    """column_starts, rows, values of the non-zeros of the layer's transposed input."""
-    return integers[layer["column_starts"] :][: layer["n_in"] + 1], integers[layer["rows"] :], floats[layer["column_values"] :]
+def _transposed_nonzeros(layer, shard, floats, integers):
+    """column_starts, rows, values of the non-zeros of the transposed input of a layer's shard."""
+    place, n = shard * layer["most_nonzeros"], layer["n_in"] + 1
+    column_starts = integers[layer["column_starts"] + shard * n :][:n]
+    return column_starts, integers[layer["rows"] + place :], floats[layer["column_values"] + place :]
 
 
-matrix, norm2, nonzeros, transposed_nonzeros = jit(_matrix), jit(_norm2), jit(_nonzeros), jit(_transposed_nonzeros)
+matrix, norm2, rows_of = inlined(_matrix), inlined(_norm2), inlined(_rows_of)
+nonzeros, transposed_nonzeros = inlined(_nonzeros), inlined(_transposed_nonzeros)
 
 
 @functools.cache
@@ -82,21 +104,23 @@ def layers_forward_kernel(activation):
     """The forward pass of a table of layers whose activation is this one or none, compiled."""
     activation_forward = FORWARD[activation]
 
-    def _layers_forward(theta, layers, x, floats, integers):
-        """x (B, n_in) -> the output of the last layer (B, n_out), a view of floats."""
+    def _layers_forward(theta, layers, x, floats, integers, shard, first):
+        """x (B, n_in) -> the output of the last layer (B, n_out), a view of floats: a shard, and its first row."""
         h = x
         for i in range(len(layers)):
             layer = layers[i]
-            W, b = matrix(theta, layer["W"], layer["n_in"], layer["n_out"]), theta[layer["b"] : layer["b"] + layer["n_out"]]
-            pre = matrix(floats, layer["pre"], len(x), layer["n_out"])
-            layer["is_sparse"] = layer["n_out"] >= WIDE and count_nonzeros(h) <= SPARSE * h.size
-            if layer["is_sparse"]:
-                starts, columns, values = nonzeros(layer, len(x), floats, integers)
+            n_out = layer["n_out"]
+            W, b = matrix(theta, layer["W"], layer["n_in"], n_out), theta[layer["b"] : layer["b"] + n_out]
+            pre = rows_of(floats, layer["pre"], first, len(x), n_out)
+            is_sparse = n_out >= WIDE and count_nonzeros(h) <= SPARSE * h.size
+            integers[layer["is_sparse"] + shard] = is_sparse
+            if is_sparse:
+                starts, columns, values = nonzeros(layer, shard, floats, integers)
                 find(h, starts, columns, values)
-                combine_rows(starts, columns, values, W, pre)
+                add_rows(starts, columns, values, W, pre, pre, False)
             else:
                 times(h, W, pre)
-            h = matrix(floats, layer["h"], len(x), layer["n_out"])
+            h = rows_of(floats, layer["h"], first, len(x), n_out)
             if layer["activated"]:
                 activation_forward(pre, b, h)
             else:
@@ -108,37 +132,94 @@ def layers_forward_kernel(activation):
 
 @functools.cache
 def layers_backward_kernel(activation):
-    """The backward pass that belongs to `layers_forward_kernel`, compiled."""
+    """The backward pass that belongs to `layers_forward_kernel`, but for the gradients of W, compiled."""
     activation_backward = BACKWARD[activation]
 
-    def _layers_backward(theta, layers, x, dh, floats, integers, grad):
-        """dh (B, n_out) -> dx (B, n_in), and a bound on the sum of squares of the layers' gradient, which is written to grad.
-
-        By Cauchy and Schwarz ‖dW‖² + ‖db‖² ≤ (‖x‖² + B) ‖dpre‖².
-        """
-        bound = grad.dtype.type(0)
+    def _layers_backward(theta, layers, x, floats, integers, shard, first):
+        """From dh (B, n_out), which lies where `upstream` says, to dx (B, n_in), and a bound on the sum of squares of the
+        layers' gradient: by Cauchy and Schwarz ‖dW‖² + ‖db‖² ≤ (‖x‖² + B) ‖dpre‖². Leaves dpre, and the shard's db."""
+        bound, dh = theta.dtype.type(0), upstream(layers, floats, first, len(x))
         for i in range(len(layers) - 1, -1, -1):
             layer = layers[i]
             n_in, n_out = layer["n_in"], layer["n_out"]
-            pre, h = matrix(floats, layer["pre"], len(x), n_out), matrix(floats, layer["h"], len(x), n_out)
-            dpre = matrix(floats, layer["dpre"], len(x), n_out) if layer["activated"] else dh
-            below = x if i == 0 else matrix(floats, layers[i - 1]["h"], len(x), n_in)
-            dW, db = matrix(grad, layer["W"], n_in, n_out), grad[layer["b"] : layer["b"] + n_out]
+            pre, h = rows_of(floats, layer["pre"], first, len(x), n_out), rows_of(floats, layer["h"], first, len(x), n_out)
+            dpre, db = rows_of(floats, layer["dpre"], first, len(x), n_out), floats[layer["db"] + shard * n_out :][:n_out]
             if layer["activated"]:
                 activation_backward(dh, pre, h, dpre, db)
             else:
-                identity_backward(dh, pre, h, dpre, db)
-            if layer["is_sparse"]:
-                starts, columns, values = nonzeros(layer, len(x), floats, integers)
-                column_starts, rows, column_values = transposed_nonzeros(layer, floats, integers)
-                transpose(starts, columns, values, column_starts, rows, column_values)
-                combine_rows(column_starts, rows, column_values, dpre, dW)
-            else:
-                transposed_times(below, dpre, dW)
+                identity_backward(dpre, pre, h, dpre, db)
+            if integers[layer["is_sparse"] + shard]:
+                starts, columns, values = nonzeros(layer, shard, floats, integers)
+                column_starts, rows, column_values = transposed_nonzeros(layer, shard, floats, integers)
+                transpose(starts[: len(x) + 1], columns, values, column_starts, rows, column_values)
+            below = x if i == 0 else rows_of(floats, layer["x"], first, len(x), n_in)
             bound += (norm2(below) + len(x)) * norm2(dpre)
             if layer["need_dx"]:
-                dh = matrix(floats, layer["dx"], len(x), n_in)
+                dh = rows_of(floats, layer["dx"], first, len(x), n_in)
                 times_transposed(dpre, matrix(theta, layer["W"], n_in, n_out), dh)
         return dh, bound
 
     return jit(_layers_backward)
+
+
+def _upstream(layers, floats, first, n_rows):
+    """Where dh of the last layer is written, which has no activation: its dpre."""
+    return rows_of(floats, layers[-1]["dpre"], first, n_rows, layers[-1]["n_out"])
+
+
+def _part_of(layer, shard, n_shards):
+    """The rows of W whose gradient a shard's worker computes, and then their update: from, to. They begin at a whole tile."""
+    size = -(-layer["n_in"] // (8 * n_shards)) * 8
+    return min(size * shard, layer["n_in"]), min(size * (shard + 1), layer["n_in"])
+
+
+def _layers_gradient(theta, layers, x, firsts, floats, integers, grad, shard):
+    """dW and db of the worker's part of each layer, from what `layers_backward` left of all shards. x (B, n_in) is the input of
+    the first layer, of all shards; firsts (n + 1,) are the first rows of the shards, and B. The part of theta is only brought
+    near, for the update."""
+    n_shards, n_rows = len(firsts) - 1, len(x)
+    for i in range(len(layers)):
+        layer = layers[i]
+        n_in, n_out = layer["n_in"], layer["n_out"]
+        start, stop = part_of(layer, shard, n_shards)
+        dpre = matrix(floats, layer["dpre"], n_rows, n_out)
+        if stop > start:
+            dW = matrix(grad, layer["W"] + start * n_out, stop - start, n_out)
+            W = matrix(theta, layer["W"] + start * n_out, stop - start, n_out)
+            if integers[layer["is_sparse"] :][:n_shards].all():
+                for other in range(n_shards):
+                    column_starts, rows, values = transposed_nonzeros(layer, other, floats, integers)
+                    above = dpre[firsts[other] : firsts[other + 1]]
+                    add_rows(column_starts[start : stop + 1], rows, values, above, dW, W, other > 0)
+            else:
+                below = x if i == 0 else matrix(floats, layer["x"], n_rows, n_in)
+                part_transposed_times(below, start, dpre, dW, W)
+        if shard == n_shards - 1:
+            db = grad[layer["b"] : layer["b"] + n_out]
+            db[:] = floats[layer["db"] :][:n_out]
+            for other in range(1, n_shards):
+                db += floats[layer["db"] + other * n_out :][:n_out]
+
+
+def _parameters_of(layer, shard, n_shards):
+    """As `part_of`, where it lies in theta: from, to. The bias, which follows W, belongs to the last worker's part."""
+    start, stop = part_of(layer, shard, n_shards)
+    n_out = layer["n_out"]
+    return layer["W"] + start * n_out, layer["W"] + stop * n_out + (n_out if shard == n_shards - 1 else 0)
+
+
+upstream, part_of, parameters_of = inlined(_upstream), inlined(_part_of), inlined(_parameters_of)
+layers_gradient = jit(_layers_gradient)
+
+
+@functools.cache
+def whole_backward_kernel(activation):
+    """As `layers_backward_kernel`, and then the gradients of W and b, where all rows are one shard."""
+    layers_backward = layers_backward_kernel(activation)
+
+    def _whole_backward(theta, layers, x, floats, integers, grad):
+        dx, bound = layers_backward(theta, layers, x, floats, integers, 0, 0)
+        layers_gradient(theta, layers, x, np.array([0, len(x)]), floats, integers, grad, 0)
+        return dx, bound
+
+    return jit(_whole_backward)

@@ -10,7 +10,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from npvae.kernels.compile import jit
+from npvae.kernels.compile import inlined, jit
 from npvae.kernels.tiles import combine_tile, lanes_of
 
 # Where these products beat BLAS (benchmarks/bench_ops.py): a smaller share of non-zeros than this, and so many columns of the
@@ -80,14 +80,21 @@ def _transpose(starts, columns, values, column_starts, rows, column_values):
 
 def _combine_rows(starts, columns, values, dense, out):
     """out = x @ dense for the x whose non-zeros are listed: row r is the sum over k of values[k] dense[columns[k]]."""
-    combine(starts, columns, values, dense, out)
+    combine(starts, columns, values, dense, out, out, False)
 
 
-def combine(starts, columns, values, dense, out):
-    """`combine_rows` row by row, of numbers of any type."""
+def _add_rows(starts, columns, values, dense, out, next_out, is_added):
+    """The same, out += where is_added. next_out, of the same shape, will be written to next: see
+    `npvae.kernels.tiles.product_tile`."""
+    combine(starts, columns, values, dense, out, next_out, is_added)
+
+
+def combine(starts, columns, values, dense, out, next_out, is_added):
+    """`add_rows` row by row, of numbers of any type."""
     for r in range(len(out)):
         total = out[r]
-        total[:] = 0
+        if not is_added:
+            total[:] = 0
         for k in range(starts[r], starts[r + 1]):
             row, value = dense[columns[k]], values[k]
             for j in range(total.size):
@@ -95,34 +102,34 @@ def combine(starts, columns, values, dense, out):
 
 
 @overload(combine, strict=False)
-def _combine(starts, columns, values, dense, out):
+def _combine(starts, columns, values, dense, out, next_out, is_added):
     return _combine_strips if out.dtype in (types.float32, types.float64) else combine
 
 
-def _combine_strips(starts, columns, values, dense, out):
+def _combine_strips(starts, columns, values, dense, out, next_out, is_added):
     """`combine` in strips of columns, so narrow that a row's sums stay in registers and a strip of dense in a core's own cache.
-    The last strip overlaps the one before where the vectors do not fit."""
+    The last strip begins in the one before where the vectors do not fit, and writes only what is left."""
     n_columns, lanes = out.shape[1], lanes_of(out)
     if n_columns < lanes:
-        combine_few(starts, columns, values, dense, out)
+        combine_few(starts, columns, values, dense, out, next_out, is_added)
         return
-    rows, flat, j = dense.reshape(-1), out.reshape(-1), 0
-    while j < n_columns:
-        n_vectors = (n_columns - j) // lanes
-        j = min(j, n_columns - lanes)
+    rows, flat, next_flat, done = dense.reshape(-1), out.reshape(-1), next_out.reshape(-1), 0
+    while done < n_columns:
+        n_vectors = (n_columns - done) // lanes
+        j, n_last = min(done, n_columns - lanes), min(lanes, n_columns - done)
         for r in range(len(out)):
             k, end, place = starts[r], starts[r + 1], r * n_columns + j
             if n_vectors >= 8:
-                combine_8(columns, values, k, end, rows, j, n_columns, flat, place)
+                combine_8(columns, values, k, end, rows, j, n_columns, flat, next_flat, place, is_added, lanes)
             elif n_vectors >= 4:
-                combine_4(columns, values, k, end, rows, j, n_columns, flat, place)
+                combine_4(columns, values, k, end, rows, j, n_columns, flat, next_flat, place, is_added, lanes)
             else:
-                combine_1(columns, values, k, end, rows, j, n_columns, flat, place)
-        j += lanes * (8 if n_vectors >= 8 else 4 if n_vectors >= 4 else 1)
+                combine_1(columns, values, k, end, rows, j, n_columns, flat, next_flat, place, is_added, n_last)
+        done = j + lanes * (8 if n_vectors >= 8 else 4 if n_vectors >= 4 else 1)
 
 
 count_nonzeros = jit(_count_nonzeros)
 find = jit(_find)
 transpose = jit(_transpose)
 combine_few = jit(combine)
-combine_rows = jit(_combine_rows)
+combine_rows, add_rows = inlined(_combine_rows), inlined(_add_rows)

@@ -103,20 +103,25 @@ class Code:
             vector = self.builder.fadd(self.lanes_of(vector, range(n)), self.lanes_of(vector, range(n, 2 * n)))
         return self.builder.extract_element(vector, LANE(0))
 
+    def is_last(self, n):
+        """Which lanes of a vector are the last n."""
+        numbers = ir.Constant(ir.VectorType(INT, self.lanes), list(range(self.lanes)))
+        return self.builder.icmp_signed(">=", numbers, self.everywhere(self.builder.sub(INT(self.lanes), n)))
+
     def only_last(self, n):
         """A function that makes all lanes of a vector 0 but the last n."""
-        numbers = ir.Constant(ir.VectorType(INT, self.lanes), list(range(self.lanes)))
-        is_last = self.builder.icmp_signed(">=", numbers, self.everywhere(self.builder.sub(INT(self.lanes), n)))
+        is_last = self.is_last(n)
         return lambda vector: self.builder.select(is_last, vector, self.zero)
 
     def add_product(self, total, a, b):
         return self.builder.call(self.multiply_add, [a, b, total])
 
-    def fetch(self, pointer):
-        """Begin to bring what is there into the nearest cache."""
-        place = self.builder.bitcast(pointer, ir.IntType(8).as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [place.type, LANE, LANE, LANE])
-        self.builder.call(self.function("llvm.prefetch.p0", kind), [place, LANE(0), LANE(3), LANE(1)])
+    def fetch(self, pointer, n_vectors, to_write=False):
+        """Begin to bring these vectors into the nearest cache; to_write: and take them from the other cores' caches."""
+        for v in range(n_vectors):
+            place = self.builder.bitcast(self.at(pointer, v * self.lanes), ir.IntType(8).as_pointer())
+            kind = ir.FunctionType(ir.VoidType(), [place.type, LANE, LANE, LANE])
+            self.builder.call(self.function("llvm.prefetch.p0", kind), [place, LANE(int(to_write)), LANE(3), LANE(1)])
 
     def loop(self, n, values, step):
         """values, replaced n times by step(values): lists of LLVM values."""
@@ -137,16 +142,17 @@ class Code:
 
 
 def product_tile(n_rows, n_vectors):
-    """tile(a, a_start, a_row, a_step, b, b_start, b_step, out, out_start, out_row, n): a tile of out = A B.
+    """tile(a, a_start, a_row, a_step, b, b_start, b_step, out, next, out_start, out_row, n): a tile of out = A B.
 
     The arrays are flat. A[i, k] is a[a_start + i a_row + k a_step], row k of B begins at b_start + k b_step, and row i of the
-    tile is written to out_start + i out_row; k runs to n.
+    tile is written to out_start + i out_row; k runs to n. `next`, of the size of out, will be written to where out is now:
+    while the tile is computed, that is taken from the caches of other cores, which have read it.
     """
 
     @intrinsic
-    def tile(_, a, a_start, a_row, a_step, b, b_start, b_step, out, out_start, out_row, n):
+    def tile(_, a, a_start, a_row, a_step, b, b_start, b_step, out, next, out_start, out_row, n):
         def generate(context, builder, signature, arguments):
-            a_, a_start, a_row, a_step, b_, b_start, b_step, out_, out_start, out_row, n = arguments
+            a_, a_start, a_row, a_step, b_, b_start, b_step, out_, next_, out_start, out_row, n = arguments
             code = Code(context, builder, out.dtype)
             rows = [builder.mul(a_row, INT(i)) for i in range(n_rows)]
             ahead = builder.mul(b_step, INT(AHEAD))
@@ -154,8 +160,7 @@ def product_tile(n_rows, n_vectors):
             def step(values):
                 *sums, a_k, b_k = values
                 b_row = [code.load(b_k, v) for v in range(n_vectors)]
-                for v in range(n_vectors):
-                    code.fetch(code.at(code.at(b_k, ahead), v * code.lanes))
+                code.fetch(code.at(b_k, ahead), n_vectors)
                 for i in range(n_rows):
                     factor = code.everywhere(builder.load(code.at(a_k, rows[i])))
                     for v in range(n_vectors):
@@ -163,15 +168,18 @@ def product_tile(n_rows, n_vectors):
                 return [*sums, code.at(a_k, a_step), code.at(b_k, b_step)]
 
             starts = code.start(a, a_, a_start), code.start(b, b_, b_start)
+            places = [builder.add(out_start, builder.mul(out_row, INT(i))) for i in range(n_rows)]
+            for place in places:
+                code.fetch(code.start(next, next_, place), n_vectors, to_write=True)
             sums = code.loop(n, [code.zero] * (n_rows * n_vectors) + [*starts], step)
-            for i in range(n_rows):
-                row = code.start(out, out_, builder.add(out_start, builder.mul(out_row, INT(i))))
+            for i, place in enumerate(places):
+                row = code.start(out, out_, place)
                 for v in range(n_vectors):
                     code.store(sums[i * n_vectors + v], row, v)
             return context.get_dummy_value()
 
         i = types.int64
-        return types.none(a, i, i, i, b, i, i, out, i, i, i), generate
+        return types.none(a, i, i, i, b, i, i, out, next, i, i, i), generate
 
     return tile
 
@@ -225,17 +233,22 @@ def dot_tile(n_rows, n_columns):
 
 
 def combine_tile(n_vectors):
-    """tile(columns, values, first, end, b, b_start, b_row, out, out_start): n_vectors vectors of a weighted sum of rows.
+    """tile(columns, values, first, end, b, b_start, b_row, out, next, out_start, is_added, n_last): n_vectors vectors of a
+    weighted sum of rows.
 
-    out[out_start ...] = Σ_k values[k] b[b_start + columns[k] b_row ...], k from first to end.
+    out[out_start ...] = Σ_k values[k] b[b_start + columns[k] b_row ...], k from first to end; is_added: += in place of =. Of
+    each vector only the last n_last numbers are written. `next` as for `product_tile`.
     """
 
     @intrinsic
-    def tile(_, columns, values, first, end, b, b_start, b_row, out, out_start):
+    def tile(_, columns, values, first, end, b, b_start, b_row, out, next, out_start, is_added, n_last):
         def generate(context, builder, signature, arguments):
-            columns_, values_, first, end, b_, b_start, b_row, out_, out_start = arguments
+            columns_, values_, first, end, b_, b_start, b_row, out_, next_, out_start, is_added, n_last = arguments
             code = Code(context, builder, out.dtype)
-            b_0 = code.start(b, b_, b_start)
+            b_0, out_0 = code.start(b, b_, b_start), code.start(out, out_, out_start)
+            found = [code.load(out_0, v) for v in range(n_vectors)]
+            before = [builder.select(is_added, vector, code.zero) for vector in found]
+            code.fetch(code.start(next, next_, out_start), n_vectors, to_write=True)
 
             def step(current):
                 *sums, column, value = current
@@ -245,12 +258,12 @@ def combine_tile(n_vectors):
                 return [*sums, code.at(column, 1), code.at(value, 1)]
 
             starts = code.start(columns, columns_, first), code.start(values, values_, first)
-            *sums, _, _ = code.loop(builder.sub(end, first), [code.zero] * n_vectors + [*starts], step)
+            *sums, _, _ = code.loop(builder.sub(end, first), [*before, *starts], step)
             for v, total in enumerate(sums):
-                code.store(total, code.start(out, out_, out_start), v)
+                code.store(builder.select(code.is_last(n_last), total, found[v]), out_0, v)
             return context.get_dummy_value()
 
         i = types.int64
-        return types.none(columns, values, i, i, b, i, i, out, i), generate
+        return types.none(columns, values, i, i, b, i, i, out, next, i, types.boolean, i), generate
 
     return tile

@@ -5,7 +5,7 @@ Moments of a unit that is dead decay into subnormal numbers, which many processo
 
 import numpy as np
 
-from npvae.kernels.compile import jit, widest_vectors
+from npvae.kernels.compile import inlined, jit, widest_vectors
 
 BLOCK = 2048  # parameters at a time: the summed gradient of a block stays in the fastest cache
 
@@ -127,3 +127,36 @@ momentum_blocks = jit(_momentum_blocks)
 adagrad_blocks = jit(_adagrad_blocks)
 rmsprop_blocks = jit(_rmsprop_blocks)
 adam_blocks = jit(_adam_blocks)
+
+
+# The same for one worker's part of the parameters, with arguments that all have: two slots, of which some use fewer, and the
+# numbers (t, learning rate, others) of `npvae.training.optim.numbers_of`.
+
+
+def _no_part(theta, grad, first, second, numbers):
+    pass
+
+
+def _sgd_part(theta, grad, first, second, numbers):
+    sgd_blocks(theta, (grad,), numbers[1])
+
+
+def _momentum_part(theta, grad, velocity, second, numbers):
+    momentum_blocks(theta, (grad,), velocity, numbers[1], numbers[2])
+
+
+def _adagrad_part(theta, grad, sum_of_squares, second, numbers):
+    adagrad_blocks(theta, (grad,), sum_of_squares, numbers[1], numbers[2])
+
+
+def _rmsprop_part(theta, grad, mean_square, second, numbers):
+    rmsprop_blocks(theta, (grad,), mean_square, numbers[1], numbers[2], numbers[3])
+
+
+def _adam_part(theta, grad, m, v, numbers):
+    adam_blocks(theta, (grad,), m, v, int(numbers[0]), numbers[1], numbers[2], numbers[3], numbers[4])
+
+
+PARTS = {"none": inlined(_no_part), "sgd_step": inlined(_sgd_part), "momentum_step": inlined(_momentum_part),
+         "adagrad_step": inlined(_adagrad_part), "rmsprop_step": inlined(_rmsprop_part),
+         "adam_step": inlined(_adam_part)}  # fmt: skip

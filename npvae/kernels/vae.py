@@ -14,23 +14,44 @@ from typing import NamedTuple
 import numpy as np
 
 from npvae.core.levels import LEVELS
-from npvae.kernels import full_posterior, latent
-from npvae.kernels.compile import jit
+from npvae.core.parameters import zeros
+from npvae.kernels.compile import inlined, jit
 from npvae.kernels.discrete import beta_binomial_rows
 from npvae.kernels.gaussian_likelihoods import gaussian_learned_rows
-from npvae.kernels.learned_prior import (
-    prior_latent_rows_backward,
-    prior_latent_rows_forward,
-    prior_latent_sampled_rows_backward,
-    prior_latent_sampled_rows_forward,
-)
+from npvae.kernels.latent import clipped_share
+from npvae.kernels.latent_kinds import SCRATCH, latent_kernels
 from npvae.kernels.likelihood import bernoulli_rows, gaussian_rows
-from npvae.kernels.mlp import Places, layer_table, layers_backward_kernel, layers_forward_kernel, matrix
+from npvae.kernels.mlp import (
+    InTheta,
+    Places,
+    layer_table,
+    layers_backward_kernel,
+    layers_forward_kernel,
+    layers_gradient,
+    parameters_of,
+    rows_of,
+    upstream,
+)
+from npvae.kernels.team import begin, leave, meet
+from npvae.kernels.updates import PARTS
 from npvae.ops.discrete import LOG_MAX, LOG_MIN, log_binomials
 
 
+class Team(NamedTuple):
+    """The workers that compute one gradient together: each its rows, then its part of every layer's gradient, then the update
+    of that part. The same for each but for `k`."""
+
+    k: int  # which of them
+    firsts: np.ndarray  # (n + 1,) the first rows of their shards, and B
+    x: np.ndarray  # (B, D) the rows of all
+    signals: np.ndarray  # of `npvae.kernels.team`
+    update: str  # the optimiser's, one of `npvae.kernels.updates.PARTS`
+    slots: tuple  # its two arrays (P,)
+    numbers: np.ndarray  # its numbers, learning rate and so on; nothing is updated where the first of them is 0
+
+
 class Workspace(NamedTuple):
-    """What the gradient of a shard is computed in."""
+    """What a gradient is computed in."""
 
     activation: str  # of the hidden layers
     layers: np.ndarray  # of `npvae.kernels.mlp.LAYER`: the encoder's, the prior's if it has any, the decoder's
@@ -38,11 +59,16 @@ class Workspace(NamedTuple):
     n_prior: int
     floats: np.ndarray  # 1-D, of the model's dtype
     integers: np.ndarray  # 1-D
+    team: Team | None = None  # None for one worker that computes all, and no update
+
+    def of_worker(self, *team):
+        """The workspace of a worker, from the fields of its Team."""
+        return self._replace(team=Team(*team))
 
 
-def vae_workspace(encoder, decoder, n_rows, n_samples, likelihood="bernoulli", prior=()):
-    """The Workspace of `vae_gradient` for at most n_rows rows, with n_samples samples of z for each; None for a likelihood that
-    it does not have.
+def vae_workspace(encoder, decoder, n_rows, n_samples, likelihood="bernoulli", prior=(), n_shards=1):
+    """The Workspace of `vae_gradient` for at most n_rows rows, in n_shards shards of about the same size, with n_samples
+    samples of z for each row; None for a likelihood that it does not have.
 
     encoder, prior, decoder: lists of layers (W, b, activation) as in `npvae.ops.mlp`, whose W and b lie in theta one after the
     other in this order. Only their shapes, dtype and activations are read. ValueError if hidden layers differ in activation.
@@ -52,18 +78,17 @@ def vae_workspace(encoder, decoder, n_rows, n_samples, likelihood="bernoulli", p
     activations = {activation for _, _, activation in [*encoder, *prior, *decoder]} - {"identity"}
     if len(activations) > 1:
         raise ValueError(f"encoder and decoder must have one activation, got {', '.join(sorted(activations))}")
-    parameters, floats, integers = Places(), Places(), Places()
+    parameters, floats, integers = InTheta(), Places(), Places()
+    n_rows = n_shards * -(-n_rows // n_shards)
     layers = np.concatenate([
-        layer_table(encoder, n_rows, parameters, floats, integers),
-        layer_table(prior, n_rows, parameters, floats, integers),
-        layer_table(decoder, n_rows * n_samples, parameters, floats, integers),
+        layer_table(encoder, n_rows, parameters, floats, integers, n_shards),
+        layer_table(prior, n_rows, parameters, floats, integers, n_shards),
+        layer_table(decoder, n_rows * n_samples, parameters, floats, integers, n_shards),
     ])  # fmt: skip
     layers[0]["need_dx"] = False  # its input is the data
     if prior:
         layers[len(encoder)]["need_dx"] = False
-    output_weights, _, _ = decoder[-1]
-    floats.take(n_rows * n_samples * output_weights.shape[1])  # doutput, at the end
-    arrays = np.empty(floats.size, output_weights.dtype), np.empty(integers.size, np.int32)
+    arrays = zeros((floats.size,), decoder[-1][0].dtype), zeros((integers.size,), np.int32)
     return Workspace(*(activations or {"identity"}), layers, len(encoder), len(prior), *arrays)
 
 
@@ -76,117 +101,124 @@ def vae_gradient(theta, x, eps, beta, posterior, objective, likelihood, number, 
     many rows and samples or more; condition (B, C) is joined to x and to z, and goes through the prior's layers.
     Returns loss, nll and kl (nats, means over the rows), the share of clipped log-variances, and a bound on the sum of squares
     of the gradient, which is finite only if they are.
+
+    With a team these rows are one worker's, the others call this at the same time, and `out`, of them all, is the gradient of
+    the whole batch; then theta is updated, unless something is not finite.
     """
-    activation, layers, n_encoder, n_prior, floats, integers = workspace
+    activation, layers, n_encoder, n_prior, floats, integers, team = workspace
+    if team is None:
+        team = Team(0, np.array([0, len(x)]), x, NO_SIGNALS, "none", (theta, theta), NO_NUMBERS)
     samples = eps if eps.ndim == 3 else eps[None]  # (S, B, L)
     betas = np.empty(samples.shape[-1])  # (L,)
     betas[:] = beta
     with one_worker:  # two that ask at once would compile it twice
-        kernel = gradient_kernel(activation, "prior" if n_prior else posterior, objective, likelihood, condition is not None)
+        kind = activation, "prior" if n_prior else posterior, objective, likelihood, condition is not None
+        kernel = gradient_kernel(*kind, team.update)
     batch = x, x if condition is None else condition, samples, betas
-    return kernel(theta, layers, n_encoder, n_prior, *batch, float(number), float(dloss), floats, integers, out)
+    how = float(number), float(dloss)
+    shared = floats, integers, out, team.k, team.firsts, team.x, team.signals, *team.slots, team.numbers
+    return kernel(theta, layers, n_encoder, n_prior, *batch, *how, *shared)
 
 
 one_worker = threading.Lock()
+NO_SIGNALS, NO_NUMBERS = np.zeros(0, np.int64), np.zeros(1)
 
 
 @functools.cache
-def gradient_kernel(activation, posterior, objective, likelihood, is_conditional):
+def gradient_kernel(activation, posterior, objective, likelihood, is_conditional, update="none"):
     """The kernel of `vae_gradient`, for these alone: for all activations, likelihoods and objectives it takes seconds more."""
-    layers_forward, layers_backward = layers_forward_kernel(activation), layers_backward_kernel(activation)
-    latent_forward, latent_backward = latent_kernels(posterior, objective)
-    nll_rows, importance_weighted, has_prior = NLL_ROWS[likelihood], objective == "iwae", posterior == "prior"
+    of_shard = shard_kernel(activation, posterior, objective, likelihood, is_conditional)
+    update_part = PARTS[update]
 
-    def _gradient(theta, layers, n_encoder, n_prior, x, condition, eps, beta, number, dloss, floats, integers, grad):
-        n_samples, n_rows, n_latent = eps.shape
+    def _gradient(theta, layers, n_encoder, n_prior, x, condition, eps, beta, number, dloss, floats, integers, grad,
+                  k, firsts, x_of_all, signals, first_slot, second_slot, numbers):  # fmt: skip
+        n_workers = len(firsts) - 1
         encoder, of_prior = layers[:n_encoder], layers[n_encoder : n_encoder + n_prior]
         decoder = layers[n_encoder + n_prior :]
-
-        data = joined(x, condition) if is_conditional else x  # (B, D) -> (B, D + C)
-        posterior = layers_forward(theta, encoder, data, floats, integers)  # (B, D) -> (B, 2L)
-        prior = layers_forward(theta, of_prior, condition, floats, integers) if has_prior else posterior
-        z, scratch = np.empty(eps.shape, theta.dtype), np.empty((SCRATCH, n_rows, n_latent), theta.dtype)
-        kl = np.empty((n_samples if importance_weighted else 1, n_rows, n_latent), theta.dtype)
-        dkl, dposterior, dprior = np.empty_like(kl), np.empty_like(posterior), np.empty_like(prior)
-        latent_forward(posterior, prior, eps, z, kl, scratch)
-        z_rows = z.reshape(n_samples * n_rows, n_latent)
-        code = joined(z_rows, condition) if is_conditional else z_rows  # (S B, L) -> (S B, L + C)
-        output = layers_forward(theta, decoder, code, floats, integers)  # (S B, L) -> (S B, D)
-        nll, doutput = np.empty((n_samples, n_rows)), matrix(floats, floats.size - output.size, len(z_rows), output.shape[1])
-        upstream = 1.0 if importance_weighted else dloss / (n_rows * n_samples)  # (ELBO-nll)
-        nll_rows(output, x, number, nll.reshape(len(z_rows)), upstream, doutput)
-        if importance_weighted:
-            dnll = np.empty_like(nll)
-            loss = iwae_rows(nll, kl, beta, dloss, dnll, dkl)
-            scale_rows(doutput, dnll.reshape(len(z_rows)))
-        else:
-            loss = elbo_rows(nll, kl, beta, dloss, dkl)
-
-        dcode, decoder_bound = layers_backward(theta, decoder, code, doutput, floats, integers, grad)
-        dz = dcode[:, :n_latent].copy() if is_conditional else dcode  # (S B, L + C) -> (S B, L)
-        latent_backward(dz.reshape(eps.shape), dkl, posterior, prior, eps, z, scratch, dposterior, dprior)
-        bound = decoder_bound
-        if has_prior:
-            _, prior_bound = layers_backward(theta, of_prior, condition, dprior, floats, integers, grad)
-            bound += prior_bound
-        _, encoder_bound = layers_backward(theta, encoder, data, dposterior, floats, integers, grad)
-        clipped = latent.clipped_share(posterior[:, : 2 * n_latent])
-        return loss, nll.sum() / nll.size, total(kl) / (n_rows * len(kl)), clipped, bound + encoder_bound
+        begin(signals, k, n_workers)
+        loss, nll, kl, clipped, bound = of_shard(
+            theta, encoder, of_prior, decoder, x, condition, eps, beta, number, dloss, floats, integers, k, firsts[k]
+        )
+        # np.isfinite is x − x == 0 in a kernel, which the reassociation of sums makes true of everything
+        is_finite = meet(signals, k, n_workers, -np.inf < loss < np.inf and bound < np.inf)
+        data = input_of(encoder, floats, 0, firsts[n_workers]) if is_conditional else x_of_all
+        own_gradients(theta, encoder, of_prior, decoder, data, len(eps), firsts, floats, integers, grad, k)
+        if is_finite and numbers[0] > 0:
+            for i in range(len(layers)):
+                start, stop = parameters_of(layers[i], k, n_workers)
+                part = slice(start, stop)
+                update_part(theta[part], grad[part], first_slot[part], second_slot[part], numbers)
+        leave(signals, k, n_workers)
+        return loss, nll, kl, clipped, bound
 
     return jit(_gradient)
 
 
-SCRATCH = 3  # arrays (B, L) that a latent_forward leaves for its latent_backward
+@functools.cache
+def shard_kernel(activation, posterior, objective, likelihood, is_conditional):
+    """The rows of a shard, forward and backward: its terms, the share of clipped log-variances, and the bound. The gradients of
+    the weights are left out."""
+    layers_forward, layers_backward = layers_forward_kernel(activation), layers_backward_kernel(activation)
+    latent_forward, latent_backward = latent_kernels(posterior, objective)
+    nll_rows, importance_weighted, has_prior = NLL_ROWS[likelihood], objective == "iwae", posterior == "prior"
+
+    def _shard(theta, encoder, of_prior, decoder, x, condition, eps, beta, number, dloss, floats, integers, k, first):
+        (n_samples, n_rows, n_latent), first_sample = eps.shape, len(eps) * first
+        n, data, given = n_samples * n_rows, x, condition
+        if is_conditional:
+            data = joined(x, condition, input_of(encoder, floats, first, n_rows))  # -> (B, D + C)
+        posterior = layers_forward(theta, encoder, data, floats, integers, k, first)  # (B, D) -> (B, 2L)
+        prior = posterior
+        if has_prior:
+            given = input_of(of_prior, floats, first, n_rows)
+            given[:] = condition
+            prior = layers_forward(theta, of_prior, given, floats, integers, k, first)  # (B, C) -> (B, 2L)
+        code = input_of(decoder, floats, first_sample, n)  # (S B, L) or (S B, L + C)
+        z_rows = np.empty((n, n_latent), theta.dtype) if is_conditional else code
+        z, scratch = z_rows.reshape(eps.shape), np.empty((SCRATCH, n_rows, n_latent), theta.dtype)
+        kl = np.empty((n_samples if importance_weighted else 1, n_rows, n_latent), theta.dtype)
+        latent_forward(posterior, prior, eps, z, kl, scratch)
+        if is_conditional:
+            joined(z_rows, condition, code)
+        output = layers_forward(theta, decoder, code, floats, integers, k, first_sample)  # (S B, L) -> (S B, D)
+        nll, dkl, doutput = np.empty((n_samples, n_rows)), np.empty_like(kl), upstream(decoder, floats, first_sample, n)
+        nll_rows(output, x, number, nll.reshape(n), 1.0 if importance_weighted else dloss / n, doutput)  # (ELBO-nll)
+        if importance_weighted:
+            loss = iwae_rows(nll, kl, beta, dloss, doutput, dkl)
+        else:
+            loss = elbo_rows(nll, kl, beta, dloss, dkl)
+
+        dcode, bound = layers_backward(theta, decoder, code, floats, integers, k, first_sample)
+        dz = dcode[:, :n_latent].copy() if is_conditional else dcode  # (S B, L + C) -> (S B, L)
+        dposterior = upstream(encoder, floats, first, n_rows)
+        dprior = upstream(of_prior, floats, first, n_rows) if has_prior else dposterior
+        latent_backward(dz.reshape(eps.shape), dkl, posterior, prior, eps, z, scratch, dposterior, dprior)
+        if has_prior:
+            bound += layers_backward(theta, of_prior, given, floats, integers, k, first)[1]
+        bound += layers_backward(theta, encoder, data, floats, integers, k, first)[1]
+        clipped = clipped_share(posterior[:, : 2 * n_latent])
+        return loss, nll.sum() / nll.size, total(kl) / (n_rows * len(kl)), clipped, bound
+
+    return inlined(_shard)
 
 
-def latent_kernels(posterior, objective):
-    """latent_forward(posterior, prior, eps, z, kl, scratch) and latent_backward(dz, dkl, posterior, prior, eps, z, scratch,
-    dposterior, dprior) of `gradient_kernel`: the row loops of a kind of posterior, with one signature for all."""
-    if posterior == "prior":
-        return prior_latent_kernels(objective)
-    diagonal = posterior == "diagonal"
-    if objective == "iwae":
-        rows_forward = latent.latent_sampled_rows_forward if diagonal else full_posterior.full_latent_sampled_rows_forward
-        rows_backward = latent.latent_sampled_rows_backward if diagonal else full_posterior.full_latent_sampled_rows_backward
-
-        def _forward(posterior, prior, eps, z, kl, scratch):
-            rows_forward(posterior, eps, z, kl, scratch[0])
-
-        def _backward(dz, dkl, posterior, prior, eps, z, scratch, dposterior, dprior):
-            rows_backward(dz, dkl, posterior, eps, z, scratch[0], dposterior)
-    else:
-        rows_forward = latent.latent_rows_forward if diagonal else full_posterior.full_latent_rows_forward
-        rows_backward = latent.latent_rows_backward if diagonal else full_posterior.full_latent_rows_backward
-
-        def _forward(posterior, prior, eps, z, kl, scratch):
-            rows_forward(posterior, eps, z, kl[0], scratch[0], scratch[1])
-
-        def _backward(dz, dkl, posterior, prior, eps, z, scratch, dposterior, dprior):
-            rows_backward(dz, dkl[0], posterior, eps, scratch[0], scratch[1], dposterior)
-
-    return jit(_forward), jit(_backward)
+def _input_of(layers, floats, first, n_rows):
+    """The input of the first layer, of rows from `first` on."""
+    return rows_of(floats, layers[0]["x"], first, n_rows, layers[0]["n_in"])
 
 
-def prior_latent_kernels(objective):
-    """`latent_kernels` of a diagonal posterior against a learned prior."""
-    if objective == "iwae":
-        rows_forward, rows_backward = prior_latent_sampled_rows_forward, prior_latent_sampled_rows_backward
+def _own_gradients(theta, encoder, of_prior, decoder, data, n_samples, firsts, floats, integers, grad, k):
+    """Worker k's part of the gradient of every layer; data (B, D) is the encoder's input of all rows."""
+    n_rows = firsts[-1]
+    layers_gradient(theta, encoder, data, firsts, floats, integers, grad, k)
+    if len(of_prior) > 0:
+        layers_gradient(theta, of_prior, input_of(of_prior, floats, 0, n_rows), firsts, floats, integers, grad, k)
+    codes = input_of(decoder, floats, 0, n_samples * n_rows)
+    layers_gradient(theta, decoder, codes, n_samples * firsts, floats, integers, grad, k)
 
-        def _forward(posterior, prior, eps, z, kl, scratch):
-            rows_forward(posterior, prior, eps, z, kl, scratch[0], scratch[1])
 
-        def _backward(dz, dkl, posterior, prior, eps, z, scratch, dposterior, dprior):
-            rows_backward(dz, dkl, posterior, prior, eps, z, scratch[0], scratch[1], dposterior, dprior)
-    else:
-        rows_forward, rows_backward = prior_latent_rows_forward, prior_latent_rows_backward
-
-        def _forward(posterior, prior, eps, z, kl, scratch):
-            rows_forward(posterior, prior, eps, z, kl[0], scratch[0], scratch[1], scratch[2])
-
-        def _backward(dz, dkl, posterior, prior, eps, z, scratch, dposterior, dprior):
-            rows_backward(dz, dkl[0], posterior, prior, eps, scratch[0], scratch[1], scratch[2], dposterior, dprior)
-
-    return jit(_forward), jit(_backward)
+input_of = inlined(_input_of)
+own_gradients = inlined(_own_gradients)
 
 
 def _bernoulli(output, x, number, nll, dnll, doutput):
@@ -198,14 +230,13 @@ def _beta_binomial(output, x, number, nll, dnll, doutput):
 
 
 LOG_BINOMIALS = log_binomials(LEVELS - 1)
-NLL_ROWS = {"bernoulli": jit(_bernoulli), "gaussian": gaussian_rows, "gaussian_learned": gaussian_learned_rows,
-            "beta_binomial": jit(_beta_binomial)}  # fmt: skip
+NLL_ROWS = {"bernoulli": inlined(_bernoulli), "gaussian": gaussian_rows, "gaussian_learned": gaussian_learned_rows,
+            "beta_binomial": inlined(_beta_binomial)}  # fmt: skip
 
 
-def _joined(a, condition):
-    """a (S B, ·) and condition (B, C) side by side, (S B, · + C): row s B + b has the condition of datum b."""
+def _joined(a, condition, out):
+    """out (S B, · + C): a (S B, ·) and condition (B, C) side by side; row s B + b has the condition of datum b."""
     n, n_rows = a.shape[1], len(condition)
-    out = np.empty((len(a), n + condition.shape[1]), a.dtype)
     for r in range(len(a)):
         out[r, :n] = a[r]
         out[r, n:] = condition[r % n_rows]
@@ -223,7 +254,15 @@ def _elbo_rows(nll, kl, beta, dloss, dkl):
     return loss
 
 
-def _iwae_rows(nll, kl, beta, dloss, dnll, dkl):
+def _iwae_rows(nll, kl, beta, dloss, doutput, dkl):
+    """As `iwae_weights`; doutput (S B, D), the gradient of each nll, is multiplied by dnll."""
+    dnll = np.empty_like(nll)
+    loss = iwae_weights(nll, kl, beta, dloss, dnll, dkl)
+    scale_rows(doutput, dnll.reshape(nll.size))
+    return loss
+
+
+def _iwae_weights(nll, kl, beta, dloss, dnll, dkl):
     """The loss of nll (S, B) and kl (S, B, L); fills dnll (S, B) and dkl."""
     n_samples, n_rows, n_latent = kl.shape
     loss, log_w = 0.0, np.empty(n_samples)
@@ -257,5 +296,5 @@ def _total(a):
     return result
 
 
-elbo_rows, iwae_rows, scale_rows, total = jit(_elbo_rows), jit(_iwae_rows), jit(_scale_rows), jit(_total)
-joined = jit(_joined)
+elbo_rows, iwae_weights, scale_rows, total = inlined(_elbo_rows), jit(_iwae_weights), jit(_scale_rows), inlined(_total)
+iwae_rows, joined = inlined(_iwae_rows), inlined(_joined)

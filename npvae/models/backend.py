@@ -19,6 +19,15 @@ def load_ops(backend):
     return kernels
 
 
+def team_of(model):
+    """How the workers of a model wait for each other: `npvae.kernels.team`, or None where nothing of it is compiled."""
+    if getattr(model, "backend", "numpy") == "numpy":
+        return None
+    from npvae.kernels import team
+
+    return team
+
+
 def compilation_announced(model, progress):
     """Within the block, tell who watches why it takes so long before anything happens: a context manager."""
     if not progress or getattr(model, "backend", "numpy") == "numpy":

@@ -162,10 +162,10 @@ class ConditionalVAE:
         *terms, bound = self.ops.vae_gradient(self.theta, x, eps, beta, *kind, dloss, out, workspace, condition)
         return Terms(*terms), bound
 
-    def workspace(self, n_rows, n_samples=1, **_):
+    def workspace(self, n_rows, n_samples=1, n_shards=1, **_):
         """Buffers for `gradient`, as those of `npvae.VAE.workspace`."""
         make = getattr(self.ops, "vae_workspace", None)
-        return make and make(self.encoder, self.decoder, n_rows, n_samples, self.likelihood, self.prior_layers)
+        return make and make(self.encoder, self.decoder, n_rows, n_samples, self.likelihood, self.prior_layers, n_shards)
 
     @property
     def encoder(self):

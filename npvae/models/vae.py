@@ -191,10 +191,11 @@ class VAE:
         *terms, bound = self.ops.vae_gradient(self.theta, x, eps, beta, *kind, dloss, out, workspace)
         return Terms(*terms), bound
 
-    def workspace(self, n_rows, n_samples=1, **_):
-        """Buffers for `gradient` of at most n_rows rows with n_samples samples each; None where there is no such call."""
+    def workspace(self, n_rows, n_samples=1, n_shards=1, **_):
+        """Buffers for `gradient` of at most n_rows rows with n_samples samples each, in so many shards; None where there is no
+        such call."""
         make = getattr(self.ops, "vae_workspace", None)
-        return make and make(self.encoder, self.decoder, n_rows, n_samples, self.likelihood)
+        return make and make(self.encoder, self.decoder, n_rows, n_samples, self.likelihood, (), n_shards)
 
     @property
     def encoder(self):

@@ -164,6 +164,13 @@ def next_step(optimizer, state):
     return state["t"], learning_rate
 
 
+def numbers_of(optimizer, state):
+    """What the update of one of our optimisers takes beside arrays: (t, learning rate, its other hyperparameters in order).
+    Advances the step count."""
+    others = [getattr(optimizer, field.name) for field in fields(optimizer) if field.name not in ("learning_rate", "backend")]
+    return *next_step(optimizer, state), *others
+
+
 def at_step(schedule, step):
     """The value of a schedule, a number or a callable of the step (0 for the first); ValueError if it cannot be used."""
     value = schedule(step) if callable(schedule) else schedule

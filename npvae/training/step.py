@@ -8,15 +8,17 @@
         terms, culprits = step(index=np.arange(100), number=0)          # theta has changed
 """
 
+import functools
 import math
-from functools import partial
 
 import numpy as np
 
 from npvae.core.parameters import views_of, zeros
 from npvae.core.randomness import STEP, VALIDATION, Stream, generator
+from npvae.models.backend import team_of
 from npvae.training import optim
 from npvae.training.optim import at_step
+from npvae.training.together import together_of
 
 
 def share(model, batch, rng, settings, weight, out):
@@ -33,7 +35,7 @@ def share(model, batch, rng, settings, weight, out):
 
 class Step:
     """The step of a training. The gradient of a batch comes as shares that add up, one per worker, each with noise, buffers and
-    memory of its own.
+    memory of its own; or in one call by all workers together, where the model offers that (`npvae.training.together`).
 
     rows        of `npvae.data.rows`; without data a step is one shard
     settings    of the model's draw and forward: values, or callables of the step's number
@@ -44,6 +46,7 @@ class Step:
     def __init__(self, model, rows, batch_size, optimizer, workers, settings=None, state=None, seed=0, max_gradient_norm=None,
                  weight_decay=0.0):  # fmt: skip
         self.model, self.rows, self.batch_size, self.workers = model, rows, batch_size, workers
+        workers.team = team_of(model)
         self.settings, self.optimizer = settings or {}, optim.on_backend(optimizer, model)
         self.constant = None  # the settings, where none of them is a schedule
         if not any(map(callable, self.settings.values())):
@@ -54,20 +57,26 @@ class Step:
         self.adds_shares = isinstance(optimizer, optim.OPTIMIZERS)  # ours do it themselves
         self.in_slices = workers.n > 1 and getattr(optimizer, "elementwise", False)
         self.max_gradient_norm, self.weight_decay = max_gradient_norm, weight_decay
-        n_rows = math.ceil(min(batch_size, len(rows)) / workers.n)  # of the largest shard
         self.streams = [Stream(seed, STEP, number) for number in range(workers.n)]
-        self.gradients = zeros((workers.n, model.theta.size), model.theta.dtype, place=3)
-        self.x = None
-        if rows.arrays:
-            self.x = np.empty((workers.n, n_rows, rows.arrays[0].shape[1]), rows.dtype)
-        self.in_one_call = getattr(model, "gradient", None)
+        most_rows = min(batch_size, len(rows))
+        self.x = np.empty((most_rows, rows.arrays[0].shape[1]), rows.dtype) if rows.arrays else None
+        self.in_one_call, self.together = getattr(model, "gradient", None), None
         self.workspaces = [None] * workers.n
         if hasattr(model, "workspace"):
             settings = self.settings_at(0)
-            self.workspaces = [model.workspace(n_rows, **settings) for _ in range(workers.n)]
+            self.together = together_of(self, most_rows, settings) if rows.arrays else None
+            n_rows = math.ceil(most_rows / workers.n)  # of the largest shard
+            self.workspaces = [self.together is None and model.workspace(n_rows, **settings) for _ in range(workers.n)]
+
+    @functools.cached_property
+    def gradients(self):
+        """(shards, P), of the last step whose workers computed each for itself."""
+        return zeros((self.workers.n, self.model.theta.size), self.model.theta.dtype, place=3)
 
     def __call__(self, index, number):
         """Step `number` on the rows `index`: Terms of the batch, and the names of what was not finite; then nothing changes."""
+        if self.is_together(number):
+            return self.together(index, number)
         terms, grad, culprits = self.gradient(index, number)
         if not culprits:
             self.update(grad)
@@ -83,42 +92,54 @@ class Step:
 
     def gradient(self, index, number):
         """Terms of the batch, its gradient as shares that add up (shards, P), and the names of what was not finite."""
+        if self.is_together(number):
+            return self.together.gradient(index, number)
         settings = self.settings_at(number)
-        shards = self.workers.shards(index) if self.rows.arrays else [index]
-        weights = [len(shard) / len(index) for shard in shards]
-        if len(shards) > 1 and self.couples_rows(settings):
-            shares = self.joined_shares(shards, number, settings, weights)
+        parts = self.workers.parts(len(index)) if self.rows.arrays else [slice(0, len(index))]
+        parts = [part for part in parts if part.start < part.stop]
+        weights = [(part.stop - part.start) / len(index) for part in parts]
+        if len(parts) > 1 and self.couples_rows(settings):
+            shares = self.joined_shares(index, parts, number, settings, weights)
         else:
-            shares = self.workers.map(lambda i: self.share(i, shards[i], number, settings, weights[i]), range(len(shards)))
-        values, bounds = zip(*shares)
-        terms = self.model.Terms(*(values[0] if len(values) == 1 else map(sum, zip(*values))))
-        return terms, self.gradients[: len(shards)], self.culprits(terms, bounds)
+            shares = self.workers.map(lambda i: self.share(i, index, parts[i], number, settings, weights[i]), range(len(parts)))
+        terms, bounds = self.added(shares)
+        grad = self.gradients[: len(parts)]
+        return terms, grad, self.culprits(terms, bounds, grad)
+
+    def is_together(self, number):
+        """Whether the gradient of step `number` is computed by all workers together."""
+        return self.together is not None and not self.couples_rows(self.settings_at(number))
 
     def couples_rows(self, settings):
         """Whether the loss is no mean over rows, so that the shards have to be joined before their backward passes."""
         couples = getattr(self.model, "couples_rows", None)
         return couples is not None and couples(**settings)
 
-    def share(self, i, index, number, settings, weight):
-        """Shard i: its share of the Terms, and a number that is finite only where the squares of its gradient are."""
-        batch, rng = self.draw(i, index, number)
+    def share(self, i, index, part, number, settings, weight):
+        """Shard i, the rows index[part]: its share of the Terms, and a number that is finite only where the squares of its
+        gradient are."""
+        batch, rng = self.draw(i, index, part, number)
         out = self.gradients[i]
         if self.in_one_call is None:
             with np.errstate(over="ignore", invalid="ignore"):  # the numbers returned show it
                 return share(self.model, batch, rng, settings, weight, out), np.dot(out, out)
+        return self.share_in_one_call(batch, rng, settings, weight, out, self.workspaces[i])
+
+    def share_in_one_call(self, batch, rng, settings, weight, out, workspace):
+        """As `share`, by the model's `gradient`."""
         noise = self.model.draw(rng, *batch, **settings)
         # By way of partial: where a worker's stack stands when the kernel begins decides a fifth of its time (on Zen with AVX2,
         # two workers), and a call with * and ** from here leaves it in a bad place.
-        gradient = partial(self.in_one_call, *batch, noise, **settings, dloss=weight, out=out, workspace=self.workspaces[i])
+        gradient = functools.partial(self.in_one_call, *batch, noise, **settings, dloss=weight, out=out, workspace=workspace)
         terms, bound = gradient()
         return [weight * value for value in terms], bound
 
-    def joined_shares(self, shards, number, settings, weights):
+    def joined_shares(self, index, parts, number, settings, weights):
         """As `share` for every shard, where the loss is no mean over rows: forward on all shards, then backward on each."""
         model = self.model
 
         def forward(i):
-            batch, rng = self.draw(i, shards[i], number)
+            batch, rng = self.draw(i, index, parts[i], number)
             return model.forward(*batch, model.draw(rng, *batch, **settings), **settings)
 
         def backward(i):
@@ -127,26 +148,30 @@ class Step:
             return np.dot(out, out)
 
         with np.errstate(over="ignore", invalid="ignore"):
-            terms, caches = zip(*self.workers.map(forward, range(len(shards))))
+            terms, caches = zip(*self.workers.map(forward, range(len(parts))))
             whole, caches = model.join(terms, caches, weights)
-            bounds = self.workers.map(backward, range(len(shards)))
+            bounds = self.workers.map(backward, range(len(parts)))
         return [([weight * value for value in whole], bound) for weight, bound in zip(weights, bounds)]
 
-    def draw(self, i, index, number):
-        """The rows of shard i as a batch, and the generator of its noise: the rows' own random numbers come first."""
+    def draw(self, i, index, part, number):
+        """The rows index[part] of shard i as a batch, and the generator of its noise: first the rows' own random numbers."""
         rng = self.streams[i].at(number)
-        return self.rows.batch(index, rng, None if self.x is None else self.x[i, : len(index)]), rng
+        return self.rows.batch(index[part], rng, None if self.x is None else self.x[part]), rng
 
-    def culprits(self, terms, bounds):
+    def added(self, shares):
+        """The Terms of the batch, and the bounds of the shards' gradients."""
+        values, bounds = zip(*shares)
+        return self.model.Terms(*(values[0] if len(values) == 1 else map(sum, zip(*values)))), bounds
+
+    def culprits(self, terms, bounds, gradients):
         """The names of what was not finite, each once: optimisers square the gradient, so its square must be finite too."""
         if all(map(math.isfinite, (terms[0], *bounds))):
             return []
         found = [] if math.isfinite(terms[0]) else ["loss"]
-        for out, bound in zip(self.gradients, bounds):
-            if not math.isfinite(bound):
-                with np.errstate(over="ignore", invalid="ignore"):
-                    named = views_of(out, {name: value.shape for name, value in self.model.parameters.items()}).items()
-                    found += [f"gradient of {name}" for name, g in named if not math.isfinite(np.vdot(g, g))]
+        for out in gradients:
+            with np.errstate(over="ignore", invalid="ignore"):
+                named = views_of(out, {name: value.shape for name, value in self.model.parameters.items()}).items()
+                found += [f"gradient of {name}" for name, g in named if not math.isfinite(np.vdot(g, g))]
         return list(dict.fromkeys(found))
 
     # --------------------------------------------------------------------------------------------------------- update
