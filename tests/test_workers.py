@@ -170,13 +170,15 @@ def test_a_step_allocates_nothing_large_and_2000_steps_leave_nothing_behind(n):
             for number in range(n_steps):
                 step(index, number)
 
+        peaks = []
         tracemalloc.start()
         try:
             steps(3000)  # Python keeps up to 2000 freed tuples of a size for later
-            settled, _ = tracemalloc.get_traced_memory()
-            tracemalloc.reset_peak()
-            steps(100)
-            _, peak = tracemalloc.get_traced_memory()
+            for _ in range(51):
+                tracemalloc.reset_peak()
+                settled, _ = tracemalloc.get_traced_memory()
+                steps(1)
+                peaks.append(tracemalloc.get_traced_memory()[1] - settled)
             gc.collect()  # which lets go of them
             before, _ = tracemalloc.get_traced_memory()
             steps(2000)
@@ -184,7 +186,7 @@ def test_a_step_allocates_nothing_large_and_2000_steps_leave_nothing_behind(n):
             after, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-    assert peak - settled < 100_000
+    assert np.median(peaks) < 100_000
     assert after - before < 10_000  # 5 bytes a step: the least that Python allocates is 16
 
 
