@@ -68,8 +68,9 @@ def train(model, stage, dataset, folder, args):
             clock.write_text(f"{before + time.process_time():.1f}\n")
             saved = time.perf_counter()
             row = state.history.rows[-1]
+            at_top = f", of which {row['train_kl_top']:.2f} at the top" if "train_kl_top" in row else ""
             print(f"{stage.objective} epoch {state.epoch:4}  {state.seconds:6.0f} s  train loss {row['train_loss']:.2f}  kl "
-                  f"{row['train_kl']:.2f}, of which {row['train_kl_top']:.2f} at the top", flush=True)  # fmt: skip
+                  f"{row['train_kl']:.2f}{at_top}", flush=True)  # fmt: skip
 
     if state is None or state.epoch < stage.epochs:
         beta = Linear(stage.warm_up * steps) if stage.warm_up else 1.0

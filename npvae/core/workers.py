@@ -1,10 +1,10 @@
-"""Data-parallel work: a batch is cut into one shard of rows per worker, and each shard's gradient is computed by itself.
+"""Data-parallel work: a batch is cut into one shard of rows per worker.
 
 A gradient is a mean over rows, so the gradients of the shards, weighted by their shares of the rows, add up to that of the
-batch: the same seam along which a batch could be split across machines. Workers are threads: BLAS and the
-kernels release Python's lock. BLAS itself is held to one thread per worker, because two pools of threads on the same cores
-wait for each other. The sum over shards has a fixed order, so results depend on the number of workers (by rounding, and by the
-shards' own noise) but never on scheduling.
+batch: the same seam along which a batch could be split across machines. Each worker computes its own (`npvae.training.step`),
+or all of them one together (`npvae.training.together`). Workers are threads: BLAS and the kernels release Python's lock. BLAS
+itself is held to one thread per worker, because two pools of threads on the same cores wait for each other. Every sum has a
+fixed order, so results depend on the number of workers (by rounding, and by the shards' own noise) but never on scheduling.
 """
 
 from itertools import pairwise
@@ -16,7 +16,7 @@ from threadpoolctl import ThreadpoolController
 
 from npvae.core.cores import cores_available
 
-WORTHWHILE = 1e7  # multiplications of a worker, below which waking another worker costs more than it saves
+WORTHWHILE = 4e6  # multiplications of a worker, below which handing work to another costs more than it saves
 LINE = 16  # int64 between two signals: two cache lines, which are fetched together
 ABORTED = 2**62  # a signal of a worker that does not come any more
 

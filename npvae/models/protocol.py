@@ -71,7 +71,9 @@ class Measure(NamedTuple):
 #   gradient(*batch_and_noise, dloss=1.0, out=None, workspace=None, **settings)
 #                              Terms, and a number that is finite only where the square of every entry of the gradient, written
 #                              to `out`, is: forward and backward in one call, used in place of them
-#   workspace(n_rows, **settings)   the buffers of `gradient` for at most so many rows
+#   workspace(n_rows, n_shards=1, **settings)
+#                              the buffers of `gradient` for at most so many rows. Where they have a field `team`, the workers
+#                              compute one gradient together, each with such buffers (`npvae.training.together`)
 #   couples_rows(**settings), join(terms, caches, weights)
 #                              for a loss that is no mean over rows: whether it is, and from the shards' Terms and caches those
 #                              of the whole batch, before their backward passes
