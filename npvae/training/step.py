@@ -1,6 +1,7 @@
 """One training step: the gradient of a minibatch, shard by shard, and the update of the parameters.
 
-`share` is the whole idea; `npvae.training.together` is what a VAE has in its place, for speed. `Step` is what `npvae.fit` calls for every minibatch, and may be called by anybody:
+`share` is the whole idea; a VAE has `npvae.training.together` in its place, for speed. `Step` is what `npvae.fit` calls for
+every minibatch, and may be called by anybody:
 
     rows = Rows.of(model, x, "x")
     with Workers(1) as workers:
