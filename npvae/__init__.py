@@ -48,17 +48,21 @@ stand here, then models/vae.py.
         flow         a normalizing flow of affine coupling layers
         hierarchical  a chain of VAEs: latents above latents
         latent_chain  the latents of such a chain: of data, drawn downwards, how good and how much used
+        boltzmann    the restricted Boltzmann machine, by contrastive divergence
+        partition_function  its log Z, and what that takes to say: log p(x), KL(f ‖ p)
         path_posterior  paths that led to measured outcomes, with a stochastic differential equation as latent variable
         diffusion    variational diffusion: a chain whose encoder is fixed and adds noise
         diffusion_terms  the terms of its loss, in both decompositions of the ELBO
         reverse_process  draws and densities of a trained diffusion
+        energy       an energy-based model, trained by Langevin samples or by score matching
+        energy_density  its samples, its partition function, its log p(x)
         likelihoods  p(x|z) by name: its ops, its mean, its samples
         conditions   conditions as arrays, checked
         latent_variable  what models with a Gaussian latent variable share
         objectives   what a VAE minimises: ELBO, importance-weighted bound, free bits
         evaluate     how good a model with a latent variable is
         ppca         probabilistic PCA, the linear VAE that is solved in closed form
-        fused        the gradient in one call of chains of VAEs and of diffusions
+        fused        the gradient in one call of chains of VAEs, of diffusions and of Boltzmann machines
         protocol     what training, checks and commands ask of a model
         common       what models made of dense layers share
         bits_back    data compressed by a VAE or a chain of VAEs to nearly its −ELBO, and restored
@@ -90,6 +94,7 @@ stand here, then models/vae.py.
         team         how workers wait for each other inside of a kernel
         chains       the same of a chain of VAEs
         transitions  the transitions of such a chain in one pass each
+        energy       activations with two derivatives, chains of Langevin steps
         diffusion    the same of a diffusion with a fixed schedule
         dense        dense products of few rows
         sparse       products with matrices of few non-zeros
@@ -101,6 +106,9 @@ stand here, then models/vae.py.
         bits_back    rows of data coded and decoded in one call
         bit_swap     the same with a chain of latents
         ising        the cluster flip of the simulation
+        uniforms     uniform random numbers of many chains at once
+        boltzmann    Gibbs sampling and the gradient of a Boltzmann machine, in one call each
+        partition    enumeration by a Gray code, annealing of many chains
         compile      how kernels are compiled and cached
     ops/         the mathematics: pairs of pure functions, forward and backward side by side
         layers       affine map and activations
@@ -118,8 +126,13 @@ stand here, then models/vae.py.
         discrete     p(x|z) of whole numbers: categorical and beta-binomial
         sde          stochastic differential equations: integration, and the KL of path measures
         diffusion    noise added step by step and predicted: the terms of its ELBO, the steps back
+        langevin     Langevin steps, and the Metropolis test that makes them exact
+        energy       an energy and its score, score matching, the two phases of contrastive divergence
         noise_schedule  how much noise stands at which time, and how a network is told the time
         pixel_mixture  the noise in a grey level by Bayes' rule, from a prior of each pixel
+        uniforms     uniform random numbers of many chains at once
+        boltzmann    restricted Boltzmann machines: energies, conditionals, Gibbs sampling
+        partition    log Z of such a machine: by enumeration, and by annealed importance sampling
         binarize     zeros and ones drawn from grey levels
         updates      the arithmetic of the optimisers
         reproducible exp, log, the normal distribution, dense layers: the same bits everywhere

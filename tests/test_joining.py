@@ -28,7 +28,8 @@ def naive_joined(a, condition):
 def test_each_row_is_followed_by_its_datum_s_condition(size, dtype):
     a, condition, _ = case(size, dtype)
     expected = naive_joined(a.tolist(), condition.tolist())
-    for out in (joining.joined(a, condition), joining.join_forward(a, condition)[0], kernels.joined(a, condition)):
+    compiled = kernels.joined(a, condition, np.empty((len(a), a.shape[1] + condition.shape[1]), dtype))
+    for out in (joining.joined(a, condition), joining.join_forward(a, condition)[0], compiled):
         assert out.dtype == dtype
         assert out.flags.c_contiguous
         np.testing.assert_array_equal(out, expected)

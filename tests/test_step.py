@@ -332,6 +332,83 @@ def test_a_step_without_data_is_one_shard_of_weight_one():
     np.testing.assert_array_equal(grad, [np.concatenate([gradient["mu"], gradient["s"]])])
 
 
+# ---- persistent chains ----
+
+
+class Walkers(Regression):
+    """Regression with noise from persistent chains: seven walkers, each a row with its position and the last worker's draw."""
+
+    chains = property(lambda self: self.buffers["chains"])
+
+    def __init__(self, n_features, n_chains=7):
+        super().__init__(n_features)
+        self.config["n_chains"] = n_chains
+        self.buffers = {"chains": np.zeros((n_chains, 2))}
+
+    def draw(self, rng, x, y, chains=None):
+        if chains is None:
+            return np.zeros(len(x))
+        chains += [1, rng.random()]  # one step, and what only this shard's generator knows
+        return np.full(len(x), chains.mean())
+
+
+class CoupledWalkers(Walkers):
+    """The same, whose shards are joined before their backward passes."""
+
+    couples_rows = staticmethod(lambda **_: True)
+    join = staticmethod(lambda terms, caches, weights: (terms[0], caches))
+
+
+class WalkersInOneCall(Walkers):
+    """The same, whose forward and backward are one call."""
+
+    def gradient(self, x, y, noise, dloss=1.0, out=None, workspace=None):
+        terms, cache = self.forward(x, y, noise)
+        self.backward(cache, dloss, out)
+        return terms, 1.0
+
+
+@pytest.mark.parametrize("kind", [Walkers, CoupledWalkers, WalkersInOneCall])
+@pytest.mark.parametrize("workers", [1, 2, 3, 7])
+def test_each_step_moves_each_persistent_chain_once_and_each_worker_its_own(workers, kind):
+    x, y = regression_rows(40)
+    model = kind(4)
+    with Workers(workers) as pool:
+        step = Step(model, Rows.of(model, (x, y), "x"), 20, SGD(1e-9), pool)
+        rngs = [step.draw(i, np.arange(20), part, 0)[1].random() for i, part in enumerate(pool.parts(20))]
+        step(np.arange(20), 0)
+        expected = np.concatenate([np.full(part.stop - part.start, rng) for part, rng in zip(pool.parts(7), rngs)])
+        np.testing.assert_array_equal(model.chains, np.column_stack([np.ones(7), expected]))
+        step(np.arange(20), 1)
+    np.testing.assert_array_equal(model.chains[:, 0], 2)
+    assert len(set(model.chains[:, 1])) == workers
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_validation_leaves_persistent_chains_alone_and_a_resumed_run_moves_them_on(workers, tmp_path):
+    x, y = regression_rows(50)
+    options = {"epochs": 3, "batch_size": 20, "optimizer": SGD(0.01), "workers": workers, "progress": False}
+    whole, model = Walkers(4), Walkers(4)
+    npvae.fit(whole, (x, y), (x[:30], y[:30]), **options)
+    np.testing.assert_array_equal(whole.chains[:, 0], 9)
+
+    def on_step(state):
+        checkpoint.save_progress(tmp_path, model, state)
+        return state.step == 4
+
+    npvae.fit(model, (x, y), (x[:30], y[:30]), on_step=on_step, **options)
+    model, state = checkpoint.load_progress(tmp_path, Walkers)
+    np.testing.assert_array_equal(model.chains[:, 0], 4)
+    npvae.fit(model, (x, y), (x[:30], y[:30]), resume=state, **options)
+    np.testing.assert_array_equal(model.chains, whole.chains)
+    np.testing.assert_array_equal(model.theta, whole.theta)
+
+
+def test_more_workers_than_chains_are_refused():
+    with pytest.raises(ValueError, match="8 workers need at least as many chains"):
+        npvae.fit(Walkers(4), regression_rows(40), epochs=1, workers=8, progress=False)
+
+
 # ---- accidents and validation ----
 
 

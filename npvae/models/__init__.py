@@ -1,8 +1,10 @@
 """The models: one file each, on the same ops. A new model is its file and its import line here."""
 
 from npvae.models.autoencoder import Autoencoder
+from npvae.models.boltzmann import BoltzmannMachine
 from npvae.models.cvae import ConditionalVAE
 from npvae.models.diffusion import Diffusion
+from npvae.models.energy import EnergyModel
 from npvae.models.flow import Flow
 from npvae.models.hierarchical import HierarchicalVAE
 from npvae.models.path_posterior import PathPosterior

@@ -1,10 +1,12 @@
-"""The gradient in one call of models whose files are full: methods of `npvae.models.HierarchicalVAE` and of `Diffusion`.
+"""The gradient in one call of models whose files are full: methods of `npvae.models.HierarchicalVAE`, `Diffusion` and
+`BoltzmannMachine`.
 
 What they must equal is the models' `forward`, then `backward`; see `npvae.models.VAE.gradient`.
 """
 
 import numpy as np
 
+from npvae.core.parameters import views_of
 from npvae.ops import diffusion, noise_schedule
 
 
@@ -74,3 +76,27 @@ def steps_table(model, at):
     weight, _ = diffusion.weight_forward(model.levels(at.below)[0], gamma)
     features = noise_schedule.fourier_input_forward(np.empty((at.n, 0), model.dtype), at.u, model.n_frequencies)[0]
     return np.concatenate([a, s, factor, model.own(at.n * weight)[:, None], features], axis=1)
+
+
+def boltzmann_gradient(model, x, noise, n_steps=1, dloss=1.0, out=None, workspace=None):
+    """As `npvae.VAE.gradient`; arguments as in `npvae.models.BoltzmannMachine.forward`, not checked."""
+    out, most = np.empty_like(model.theta) if out is None else out, len(x) + len(noise)
+    if workspace is None or len(workspace[0]) < most:
+        workspace = buffers_of_both_phases(model, most)
+    if workspace is None or model.dtype.kind == "c":
+        return composed_gradient(model, (x, noise), {}, dloss, out)
+    offsets = model.buffers["visible_offset"], model.buffers["hidden_offset"]
+    grads = views_of(out, model.parameters.shapes).values()
+    phases = model.ops.boltzmann_gradient(x, noise, model.machine, offsets, model.is_centred, dloss, grads, workspace)
+    return model.Terms(phases[0] - phases[1], *phases), np.dot(out, out)
+
+
+def boltzmann_workspace(model, n_rows, n_steps=1):
+    """As `npvae.VAE.workspace`: for so many rows, and as many chains or all of them."""
+    return buffers_of_both_phases(model, n_rows + max(n_rows, model.n_chains))
+
+
+def buffers_of_both_phases(model, n_rows):
+    """The workspace for n_rows rows of data and chains together; None where there is none."""
+    make = getattr(model.ops, "boltzmann_workspace", None) if model.visible == "binary" else None
+    return make and make(n_rows, model.n_features, model.n_hidden, model.dtype)

@@ -77,6 +77,10 @@ class Measure(NamedTuple):
 #   couples_rows(**settings), join(terms, caches, weights)
 #                              for a loss that is no mean over rows: whether it is, and from the shards' Terms and caches those
 #                              of the whole batch, before their backward passes
+#   chains                     persistent Markov chains (C, ...), an array among the buffers, or None. Each step hands draw the
+#                              shard's rows of them, draw(rng, *batch, chains=rows, **settings): a view, which draw moves in
+#                              place; the noise holds a copy. Each worker has rows of its own, at least one. Without the
+#                              keyword (validation, checks) draw moves no buffer: its chains start at the data, or at copies
 #   check_settings(**settings) ValueError for settings that cannot be
 #   validation_settings(**settings)   the settings that validation rows are measured with
 #   examples(backend)          classmethod, yields Examples in every regime: `npvae.checking` puts them before its checks

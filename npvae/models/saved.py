@@ -15,7 +15,8 @@ def copied(model, **changes):
     twin = type(model)(**{**model.config, **changes})
     twin.theta = model.theta
     for name, value in model.buffers.items():
-        twin.buffers[name] = value.copy()
+        own = twin.buffers.get(name, value)  # of the twin's own dtype; what training adds, a new model does not have
+        twin.buffers[name] = value.astype(own.dtype)
     return twin
 
 

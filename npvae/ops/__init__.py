@@ -5,6 +5,13 @@ This module is the table of ops of the back end "numpy": a model calls `ops.late
 """
 
 from npvae.ops.binarize import binarize
+from npvae.ops.boltzmann import (
+    binary_free_energy_backward,
+    binary_free_energy_forward,
+    gaussian_free_energy_backward,
+    gaussian_free_energy_forward,
+    gibbs,
+)
 from npvae.ops.coupling import (
     coupling_backward,
     coupling_forward,
@@ -28,6 +35,7 @@ from npvae.ops.discrete import (
     categorical_sample,
     categorical_variance,
 )
+from npvae.ops.energy import energy_chain, score_backward, score_forward
 from npvae.ops.full_posterior import (
     full_latent_backward,
     full_latent_forward,
@@ -80,5 +88,6 @@ from npvae.ops.likelihood import (
     gaussian_nll_forward,
 )
 from npvae.ops.mlp import mlp_backward, mlp_forward
+from npvae.ops.partition import anneal, enumerated_log_partition
 from npvae.ops.pixel_mixture import pixel_mixture_backward, pixel_mixture_forward
 from npvae.ops.updates import adagrad_step, adam_step, momentum_step, rmsprop_step, sgd_step

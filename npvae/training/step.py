@@ -22,13 +22,14 @@ from npvae.training.optim import at_step
 from npvae.training.together import together_of
 
 
-def share(model, batch, rng, settings, weight, out):
+def share(model, batch, rng, settings, weight, out, **chains):
     """What one shard adds to a step: its share of the Terms; its share of the gradient goes to `out` (P,).
 
     weight is the shard's share of the batch's rows. A mean over the batch is the weighted sum of the means over its shards, so
-    the weight is the upstream gradient of the shard's loss.
+    the weight is the upstream gradient of the shard's loss. chains=rows, where the model has persistent chains, is for its
+    draw, which moves them.
     """
-    noise = model.draw(rng, *batch, **settings)
+    noise = model.draw(rng, *batch, **settings, **chains)
     terms, cache = model.forward(*batch, noise, **settings)
     model.backward(cache, dloss=weight, out=out)
     return [weight * value for value in terms]
@@ -61,6 +62,11 @@ class Step:
         self.streams = [Stream(seed, STEP, number) for number in range(workers.n)]
         most_rows = min(batch_size, len(rows))
         self.x = np.empty((most_rows, rows.arrays[0].shape[1]), rows.dtype) if rows.arrays else None
+        chains = getattr(model, "chains", None)
+        if chains is not None and len(chains) < workers.n:
+            raise ValueError(
+                f"{workers.n} workers need at least as many chains, since each moves its own; the model has {len(chains)}"
+            )
         self.in_one_call, self.together = getattr(model, "gradient", None), None
         self.workspaces = [None] * workers.n
         if hasattr(model, "workspace"):
@@ -123,12 +129,12 @@ class Step:
         out = self.gradients[i]
         if self.in_one_call is None:
             with np.errstate(over="ignore", invalid="ignore"):  # the numbers returned show it
-                return share(self.model, batch, rng, settings, weight, out), np.dot(out, out)
-        return self.share_in_one_call(batch, rng, settings, weight, out, self.workspaces[i])
+                return share(self.model, batch, rng, settings, weight, out, **self.chains(i)), np.dot(out, out)
+        return self.share_in_one_call(i, batch, rng, settings, weight, out, self.workspaces[i])
 
-    def share_in_one_call(self, batch, rng, settings, weight, out, workspace):
+    def share_in_one_call(self, i, batch, rng, settings, weight, out, workspace):
         """As `share`, by the model's `gradient`."""
-        noise = self.model.draw(rng, *batch, **settings)
+        noise = self.model.draw(rng, *batch, **settings, **self.chains(i))
         # By way of partial: where a worker's stack stands when the kernel begins decides a fifth of its time (on Zen with AVX2,
         # two workers), and a call with * and ** from here leaves it in a bad place.
         gradient = functools.partial(self.in_one_call, *batch, noise, **settings, dloss=weight, out=out, workspace=workspace)
@@ -141,7 +147,7 @@ class Step:
 
         def forward(i):
             batch, rng = self.draw(i, index, parts[i], number)
-            return model.forward(*batch, model.draw(rng, *batch, **settings), **settings)
+            return model.forward(*batch, model.draw(rng, *batch, **settings, **self.chains(i)), **settings)
 
         def backward(i):
             out = self.gradients[i]
@@ -158,6 +164,12 @@ class Step:
         """The rows index[part] of shard i as a batch, and the generator of its noise: first the rows' own random numbers."""
         rng = self.streams[i].at(number)
         return self.rows.batch(index[part], rng, None if self.x is None else self.x[part]), rng
+
+    def chains(self, i):
+        """The keyword of `draw` that belongs to shard i: its rows of the model's persistent chains, as a view, which draw moves
+        in place; none for a model without. Workers have rows of their own, so results do not depend on scheduling."""
+        chains = getattr(self.model, "chains", None)
+        return {} if chains is None else {"chains": chains[self.workers.parts(len(chains))[i]]}
 
     def added(self, shares):
         """The Terms of the batch, and the bounds of the shards' gradients."""

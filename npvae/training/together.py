@@ -60,7 +60,7 @@ class Together:
             part, workspace = team[i]
             batch, rng = step.draw(i, index, part, number)
             weight = (part.stop - part.start) / len(index)
-            return step.share_in_one_call(batch, rng, settings, weight, self.grad[0], workspace)
+            return step.share_in_one_call(i, batch, rng, settings, weight, self.grad[0], workspace)
 
         return step.added(step.workers.map(share, range(len(team)), begins=True))
 

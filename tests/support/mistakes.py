@@ -20,11 +20,26 @@ from npvae import models, ops
 from npvae.checking import cases, gradcheck, run
 from npvae.checking.gradcheck import Report
 from npvae.models import autoencoder, evaluate, latent_chain, objectives, vae
-from npvae.ops import bounds, chains, diffusion, latent, layers, likelihood, mlp, noise_schedule, pixel_mixture, sde
+from npvae.ops import (
+    boltzmann,
+    bounds,
+    chains,
+    diffusion,
+    energy,
+    langevin,
+    latent,
+    layers,
+    likelihood,
+    mlp,
+    noise_schedule,
+    partition,
+    pixel_mixture,
+    sde,
+)
 
 # Whatever holds ops by name; `ops` is the table that the models call.
-MODULES = (ops, layers, mlp, latent, likelihood, bounds, chains, diffusion, noise_schedule, pixel_mixture, sde, vae,
-           autoencoder, evaluate, objectives, latent_chain)  # fmt: skip
+MODULES = (ops, layers, mlp, latent, likelihood, bounds, chains, diffusion, noise_schedule, pixel_mixture, sde, energy,
+           langevin, boltzmann, partition, vae, autoencoder, evaluate, objectives, latent_chain)  # fmt: skip
 TABLES = (layers.ACTIVATIONS, sde.SCHEMES)  # name -> forward, backward
 RAISES = "raises"  # an error in a check (mostly shapes that do not fit) gives a mistake away as well
 GRADIENT_COLUMNS = (*run.CHECKS, RAISES)

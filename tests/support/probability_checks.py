@@ -12,15 +12,22 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where the test files are
 sys.path.append(str(Path(__file__).parents[2] / "examples"))
 
 import double_well
+import test_boltzmann
 import test_diffusion
 import test_diffusion_ops
+import test_energy
+import test_energy_ops
 import test_evaluate
 import test_hierarchical
+import test_langevin
 import test_latent
 import test_likelihood
+import test_partition
 import test_path_posterior
 import test_pixel_mixture
 import test_sde
+
+from npvae.ops import boltzmann, partition
 
 
 def moments_of_samples():
@@ -90,6 +97,25 @@ def prior_of_a_pixel():
     test_pixel_mixture.test_the_prediction_is_the_mean_of_the_noise(-2.0)
 
 
+def free_energies_of_a_machine():
+    for kind in ("binary", "gaussian"):
+        test_boltzmann.test_the_free_energy_sums_over_all_hidden_states(kind, "float64")
+        test_boltzmann.test_the_centred_energy_is_that_of_the_machine_up_to_a_constant(kind)
+
+
+def gibbs_sampling():
+    test_boltzmann.test_gibbs_sampling_has_the_transition_probabilities_and_leaves_p_stationary(1, boltzmann)
+    test_boltzmann.test_gibbs_sampling_leaves_gaussian_units_stationary(boltzmann)
+
+
+def partition_functions():
+    test_partition.test_the_enumeration_is_the_sum_over_both_layers(4, 3, partition)
+    for kind in ("binary", "gaussian"):
+        test_partition.test_the_base_machine_has_the_partition_function_of_independent_units(kind)
+        test_partition.test_in_one_step_a_log_weight_is_the_difference_of_the_free_energies(kind, partition)
+    test_partition.test_the_ratio_is_the_logarithm_of_the_mean_weight_and_its_error_the_relative_one()
+
+
 def weak_order_of_paths():
     test_sde.test_weak_order_on_a_process_that_is_driven("heun", 2)
 
@@ -110,6 +136,23 @@ def control_of_paths():
     test_path_posterior.test_without_a_drift_a_new_model_has_the_exact_control_and_lacks_what_every_control_lacks(double_well)
 
 
+def steps_of_langevin():
+    test_langevin.test_the_variance_of_unadjusted_steps_is_too_large_by_a_known_factor(1.9, 0.4)
+
+
+def detailed_balance():
+    test_langevin.test_the_acceptance_is_the_ratio_of_densities_and_proposals(0.6)
+
+
+def score_of_noisy_data():
+    test_energy_ops.test_score_matching_is_least_at_the_score_of_the_noisy_data()
+
+
+def density_of_an_energy():
+    test_energy.test_log_Z_is_the_closed_form(1)
+    test_energy.test_the_terms_are_what_they_are_called()
+
+
 PROBABILITY_CHECKS = {
     "moments of samples": moments_of_samples,
     "KL by quadrature": KL_by_quadrature,
@@ -124,8 +167,15 @@ PROBABILITY_CHECKS = {
     "terms of a diffusion": terms_of_a_diffusion,
     "both ELBOs of a diffusion": both_decompositions_of_a_diffusion,
     "prior of a pixel": prior_of_a_pixel,
+    "free energies of a machine": free_energies_of_a_machine,
+    "Gibbs sampling": gibbs_sampling,
+    "partition functions": partition_functions,
     "weak order of paths": weak_order_of_paths,
     "Girsanov's theorem": girsanov_s_theorem,
     "evidence of outcomes": evidence_of_outcomes,
     "control of paths": control_of_paths,
+    "steps of Langevin": steps_of_langevin,
+    "detailed balance": detailed_balance,
+    "score of noisy data": score_of_noisy_data,
+    "density of an energy": density_of_an_energy,
 }

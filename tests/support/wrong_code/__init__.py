@@ -51,9 +51,11 @@ def pair(op, forward, backward):
 
 
 from wrong_code import (  # noqa: E402  they register themselves
+    boltzmann,
     caches,
     chains,
     diffusion,
+    energy,
     latent,
     layers,
     likelihoods,
