@@ -91,7 +91,7 @@ def boltzmann_gradient(model, x, noise, n_steps=1, dloss=1.0, out=None, workspac
     return model.Terms(phases[0] - phases[1], *phases), np.dot(out, out)
 
 
-def boltzmann_workspace(model, n_rows, n_steps=1):
+def boltzmann_workspace(model, n_rows, n_steps=1, **_):
     """As `npvae.VAE.workspace`: for so many rows, and as many chains or all of them."""
     return buffers_of_both_phases(model, n_rows + max(n_rows, model.n_chains))
 
