@@ -263,7 +263,7 @@ class BoltzmannMachine:
         """Binary and Gaussian units, one and several steps, hidden layers larger and smaller than the visible one, centred."""
         rng = np.random.default_rng(3)
         for V, H, visible, n_steps, B, is_centred in [
-            (6, 4, "binary", 1, 4, False), (5, 7, "binary", 3, 3, True), (7, 1, "binary", 2, 1, False),
+            (6, 4, "binary", 1, 4, False), (5, 7, "binary", 3, 3, True), (7, 1, "binary", 2, 3, False),
             (4, 5, "gaussian", 1, 4, False), (3, 4, "gaussian", 3, 3, True), (12, 110, "binary", 1, 6, True),
         ]:  # fmt: skip
             model = cls(V, H, visible, backend=backend, dtype="float64", seed=4)
