@@ -182,3 +182,21 @@ def test_an_error_in_one_worker_s_draw_ends_the_step(culprit):
         _, culprits = step(np.arange(20), 0)
     assert culprits == []
     assert not np.array_equal(model.theta, theta)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_workers_that_have_been_left_can_be_entered_again(n):
+    """As a benchmark does that times run after run: the steps are those of one block."""
+    ours, theirs = vae(dtype="float32"), vae(dtype="float32")
+    for model, is_left in ((ours, True), (theirs, False)):
+        workers = Workers(n)
+        step = Step(model, Rows.of(model, X, "x"), 20, npvae.Adam(1e-2), workers)
+        with workers:
+            step(np.arange(20), 0)
+            if not is_left:
+                step(np.arange(20), 1)
+        if is_left:
+            with workers:
+                step(np.arange(20), 1)
+    np.testing.assert_array_equal(ours.theta, theirs.theta)
+    assert ours.theta.any()

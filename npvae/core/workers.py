@@ -36,6 +36,7 @@ class Workers:
         self.signals = np.zeros((2 * n + 2) * LINE, np.int64)  # as in `npvae.kernels.team`
 
     def __enter__(self):
+        self.n_maps, self.signals[:] = 0, 0  # they may have been here before
         self.desks = [Desk(self, k) for k in range(1, self.n)]
         one_blas_thread.hold()
         try:
