@@ -171,9 +171,9 @@ def test_rows_that_are_measured_again_take_their_places_among_those_saved(bench_
         bench_step.main()
         return [(row["model"], row["batch"], row["number"]) for row in json.loads((tmp_path / "step.json").read_text())["rows"]]
 
-    assert rows_after(12, 0) == [("bernoulli", 32, 2), ("chain", 100, 1)]
-    assert rows_after(13) == [("bernoulli", 32, 2), ("chain", 100, 1), ("chain", 20, 3)]
-    assert rows_after(12) == [("bernoulli", 32, 2), ("chain", 100, 4), ("chain", 20, 3)]
+    assert rows_after(13, 0) == [("bernoulli", 32, 2), ("chain", 100, 1)]
+    assert rows_after(14) == [("bernoulli", 32, 2), ("chain", 100, 1), ("chain", 20, 3)]
+    assert rows_after(13) == [("bernoulli", 32, 2), ("chain", 100, 4), ("chain", 20, 3)]
     info["cpu"] = "another"
     with pytest.raises(SystemExit, match=r"^step\.json is of a processor, 2 cores, and this is another, 2 cores: measure all"):
         rows_after(1)

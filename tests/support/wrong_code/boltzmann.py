@@ -49,7 +49,7 @@ def hidden_units_as_zeros_and_ones(dfree_energy, cache):
 
 @mistake("binary_free_energy_backward", *BINARY)
 def hidden_units_that_are_off(dfree_energy, cache):
-    """1 − p(h = 1|x) for p(h = 1|x)."""
+    """1 − p(h = 1 given x) for p(h = 1 given x)."""
     x, shape, (affine_cache, pre, activation) = cache
     return binary_free_energy_backward(dfree_energy, (x, shape, (affine_cache, -pre, activation)))
 
@@ -133,7 +133,7 @@ def variance_in_the_offset_kept_constant(dvisible_bias, dhidden_bias, cache):
 
 @probability_mistake("Gaussian free energy")
 def weights_without_the_variance():
-    """x w h for x w h/σ², with its right gradient: p(x|h) has another mean then."""
+    """x w h for x w h/σ², with its right gradient: p(x given h) has another mean then."""
 
     def forward(x, visible_bias, hidden_bias, W, logvar):
         F, cache = gaussian_free_energy_forward(x, visible_bias, hidden_bias, W * np.exp(logvar)[:, None], logvar)

@@ -116,7 +116,7 @@ def square_without_its_half(dloss, cache):
 
 
 @mistake("contrastive_backward", *PHASES)
-def negative_phase_forgotten(dloss, cache):
+def phase_of_the_samples_forgotten(dloss, cache):
     """The samples are constants, so their energy is taken for one, too."""
     of_data, of_samples = contrastive_backward(dloss, cache)
     return of_data, 0 * of_samples
