@@ -73,8 +73,8 @@ def test_each_shard_draws_noise_of_its_own_and_every_row_is_used_once():
 
 def test_fewer_rows_than_workers_make_fewer_shards():
     with Workers(4) as workers:
-        assert [list(shard) for shard in workers.shards(np.arange(2))] == [[0], [1]]
-        assert [len(shard) for shard in workers.shards(np.arange(9))] == [3, 2, 2, 2]
+        assert [list(np.arange(2)[part]) for part in workers.parts(2)] == [[0], [1]]
+        assert [len(np.arange(9)[part]) for part in workers.parts(9)] == [3, 2, 2, 2]
     model = npvae.VAE(16, 2, ())
     npvae.fit(model, np.eye(16, dtype=bool)[:3], epochs=1, workers=4, progress=False)
     assert np.isfinite(model.theta).all()

@@ -24,10 +24,10 @@ ABORTED = 2**62  # a signal of a worker that does not come any more
 class Workers:
     """`n` workers; `with Workers(n) as workers:` holds BLAS to one thread each until the block ends.
 
-    A worker is a thread that sleeps at a queue of its own until there is a task. To wake it takes some 50 µs. With `team`
-    (`npvae.kernels.team`; at first None) it first looks for the next task for a while, and so does who waits for an answer. But
-    threads hold one lock while they run Python, and who finds it taken falls asleep as well: the best time to come is when the
-    caller is in a kernel, which says so by `begin`.
+    A worker is a thread that sleeps at a queue of its own until there is a task. To wake it takes tens of microseconds. With
+    `team` (`npvae.kernels.team`; at first None) it first looks for the next task for a while, and so does who waits for an
+    answer. But threads hold one lock while they run Python, and who finds it taken falls asleep as well: the best time to come
+    is when the caller is in a kernel, which says so by `begin`.
     """
 
     def __init__(self, n):
@@ -108,15 +108,10 @@ class Workers:
         self.map(take, range(self.n))
         return results
 
-    def shards(self, rows):
-        """An array cut into one piece per worker (fewer if there are not as many rows), in order."""
-        if self.n == 1:
-            return [rows]
-        return [rows[part] for part in self.parts(len(rows)) if part.start < part.stop]
-
     def parts(self, size):
-        """range(size) as one slice per worker, in order, of lengths that differ by at most one."""
-        return [slice(edge, next_edge) for edge, next_edge in pairwise(-(-size * k // self.n) for k in range(self.n + 1))]
+        """range(size) as one slice per worker (fewer if it is not as long), in order, of lengths that differ by at most one."""
+        edges = (-(-size * k // self.n) for k in range(self.n + 1))
+        return [slice(edge, next_edge) for edge, next_edge in pairwise(edges) if edge < next_edge]
 
 
 class Desk:

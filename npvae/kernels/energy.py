@@ -12,7 +12,7 @@ from npvae.kernels.compile import jit
 from npvae.kernels.dense import times
 from npvae.kernels.elementary import exp_minus_abs, log1p_to_one, sigmoid_and_complement, tanh
 from npvae.kernels.layers import BACKWARD, FORWARD, identity_forward
-from npvae.kernels.mlp import InTheta, matrix
+from npvae.kernels.mlp import InTheta, Places, matrix
 from npvae.ops import energy
 
 ROWS = 64  # of a block
@@ -89,7 +89,7 @@ LAYER = np.dtype([(name, np.int64) for name in ("n_in", "n_out", "W", "transpose
 
 def energy_chain(x, layers, confinement, eps, u, step_size, temperature=1.0):
     """`npvae.ops.energy.energy_chain`."""
-    dtype, parameters, floats = x.dtype, [], InTheta()
+    dtype, parameters, floats = x.dtype, [], Places()
     table, places = np.zeros(len(layers), LAYER), InTheta()
     for layer, (W, b, _) in zip(table, layers):
         n_in, n_out = layer["n_in"], layer["n_out"] = W.shape

@@ -1,7 +1,7 @@
 """How the workers of one step wait for each other inside of a kernel, where that takes a microsecond.
 
-To wake a sleeping thread costs some 50 µs, as much as a small product of matrices. So a worker that expects to go on at once
-looks again and again at a number in memory that another worker changes, and sleeps only after a while
+To wake a sleeping thread costs tens of microseconds, as much as a small product of matrices. So a worker that expects to go on
+at once looks again and again at a number in memory that another worker changes, and sleeps only after a while
 (`npvae.core.workers`). `signals` are int64, LINE apart, since workers that write to one cache line take it from each other:
 
     signals[k LINE]         how often worker k has arrived at a meeting; ABORTED where it never will

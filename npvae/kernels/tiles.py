@@ -142,17 +142,17 @@ class Code:
 
 
 def product_tile(n_rows, n_vectors):
-    """tile(a, a_start, a_row, a_step, b, b_start, b_step, out, next, out_start, out_row, n): a tile of out = A B.
+    """tile(a, a_start, a_row, a_step, b, b_start, b_step, out, next_out, out_start, out_row, n): a tile of out = A B.
 
     The arrays are flat. A[i, k] is a[a_start + i a_row + k a_step], row k of B begins at b_start + k b_step, and row i of the
-    tile is written to out_start + i out_row; k runs to n. `next`, of the size of out, will be written to where out is now:
+    tile is written to out_start + i out_row; k runs to n. `next_out`, of the size of out, will be written to where out is now:
     while the tile is computed, that is taken from the caches of other cores, which have read it.
     """
 
     @intrinsic
-    def tile(_, a, a_start, a_row, a_step, b, b_start, b_step, out, next, out_start, out_row, n):
+    def tile(_, a, a_start, a_row, a_step, b, b_start, b_step, out, next_out, out_start, out_row, n):
         def generate(context, builder, signature, arguments):
-            a_, a_start, a_row, a_step, b_, b_start, b_step, out_, next_, out_start, out_row, n = arguments
+            a_, a_start, a_row, a_step, b_, b_start, b_step, out_, next_out_, out_start, out_row, n = arguments
             code = Code(context, builder, out.dtype)
             rows = [builder.mul(a_row, INT(i)) for i in range(n_rows)]
             ahead = builder.mul(b_step, INT(AHEAD))
@@ -170,7 +170,7 @@ def product_tile(n_rows, n_vectors):
             starts = code.start(a, a_, a_start), code.start(b, b_, b_start)
             places = [builder.add(out_start, builder.mul(out_row, INT(i))) for i in range(n_rows)]
             for place in places:
-                code.fetch(code.start(next, next_, place), n_vectors, to_write=True)
+                code.fetch(code.start(next_out, next_out_, place), n_vectors, to_write=True)
             sums = code.loop(n, [code.zero] * (n_rows * n_vectors) + [*starts], step)
             for i, place in enumerate(places):
                 row = code.start(out, out_, place)
@@ -179,7 +179,7 @@ def product_tile(n_rows, n_vectors):
             return context.get_dummy_value()
 
         i = types.int64
-        return types.none(a, i, i, i, b, i, i, out, next, i, i, i), generate
+        return types.none(a, i, i, i, b, i, i, out, next_out, i, i, i), generate
 
     return tile
 
@@ -233,22 +233,22 @@ def dot_tile(n_rows, n_columns):
 
 
 def combine_tile(n_vectors):
-    """tile(columns, values, first, end, b, b_start, b_row, out, next, out_start, is_added, n_last): n_vectors vectors of a
+    """tile(columns, values, first, end, b, b_start, b_row, out, next_out, out_start, is_added, n_last): n_vectors vectors of a
     weighted sum of rows.
 
     out[out_start ...] = Σ_k values[k] b[b_start + columns[k] b_row ...], k from first to end; is_added: += in place of =. Of
-    each vector only the last n_last numbers are written. `next` as for `product_tile`.
+    each vector only the last n_last numbers are written. `next_out` as for `product_tile`.
     """
 
     @intrinsic
-    def tile(_, columns, values, first, end, b, b_start, b_row, out, next, out_start, is_added, n_last):
+    def tile(_, columns, values, first, end, b, b_start, b_row, out, next_out, out_start, is_added, n_last):
         def generate(context, builder, signature, arguments):
-            columns_, values_, first, end, b_, b_start, b_row, out_, next_, out_start, is_added, n_last = arguments
+            columns_, values_, first, end, b_, b_start, b_row, out_, next_out_, out_start, is_added, n_last = arguments
             code = Code(context, builder, out.dtype)
             b_0, out_0 = code.start(b, b_, b_start), code.start(out, out_, out_start)
             found = [code.load(out_0, v) for v in range(n_vectors)]
             before = [builder.select(is_added, vector, code.zero) for vector in found]
-            code.fetch(code.start(next, next_, out_start), n_vectors, to_write=True)
+            code.fetch(code.start(next_out, next_out_, out_start), n_vectors, to_write=True)
 
             def step(current):
                 *sums, column, value = current
@@ -264,6 +264,6 @@ def combine_tile(n_vectors):
             return context.get_dummy_value()
 
         i = types.int64
-        return types.none(columns, values, i, i, b, i, i, out, next, i, types.boolean, i), generate
+        return types.none(columns, values, i, i, b, i, i, out, next_out, i, types.boolean, i), generate
 
     return tile

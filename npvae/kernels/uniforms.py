@@ -3,10 +3,9 @@
 import numpy as np
 
 from npvae.kernels.compile import jit
+from npvae.kernels.ising import xoshiro128
 from npvae.ops import uniforms as ops
 from npvae.ops.uniforms import BITS, LANES, generators  # noqa: F401  (of the table, too)
-
-WORD = 2**32 - 1
 
 
 def uniforms(states, n, dtype=np.float64):
@@ -35,13 +34,8 @@ def _fill(state, numbers):
     for start in range(0, numbers.size, LANES):
         for lane in range(LANES):
             a, b, c, d = int(state[0, lane]), int(state[1, lane]), int(state[2, lane]), int(state[3, lane])
-            total = (a + d) & WORD
-            number = ((total << 7 | total >> 25) + a) & WORD
-            shifted = b << 9 & WORD
-            c ^= a
-            d ^= b
-            state[0, lane], state[1, lane] = a ^ d, b ^ c
-            state[2, lane], state[3, lane] = c ^ shifted, (d << 11 | d >> 21) & WORD
+            number, a, b, c, d = xoshiro128(a, b, c, d)
+            state[0, lane], state[1, lane], state[2, lane], state[3, lane] = a, b, c, d
             numbers[start + lane] = (numbers.dtype.type(number >> (32 - BITS)) + half) * unit
 
 

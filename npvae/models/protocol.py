@@ -79,7 +79,8 @@ class Measure(NamedTuple):
 #                              of the whole batch, before their backward passes
 #   chains                     persistent Markov chains (C, ...), an array among the buffers, or None. Each step hands draw the
 #                              shard's rows of them, draw(rng, *batch, chains=rows, **settings): a view, which draw moves in
-#                              place; the noise holds a copy. Each worker has rows of its own, at least one. Without the
+#                              place; the noise holds a copy. Each worker has rows of its own, at least one, which rest in a
+#                              step that has no shard for it, and move in one that is skipped. Without the
 #                              keyword (validation, checks) draw moves no buffer: its chains start at the data, or at copies
 #   check_settings(**settings) ValueError for settings that cannot be
 #   validation_settings(**settings)   the settings that validation rows are measured with

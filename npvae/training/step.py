@@ -19,7 +19,7 @@ from npvae.core.randomness import STEP, VALIDATION, Stream, generator
 from npvae.models.backend import team_of
 from npvae.training import optim
 from npvae.training.optim import at_step
-from npvae.training.together import together_of
+from npvae.training.together import Together
 
 
 def share(model, batch, rng, settings, weight, out, **chains):
@@ -70,10 +70,18 @@ class Step:
         self.in_one_call, self.together = getattr(model, "gradient", None), None
         self.workspaces = [None] * workers.n
         if hasattr(model, "workspace"):
-            settings = self.settings_at(0)
-            self.together = together_of(self, most_rows, settings) if rows.arrays else None
-            n_rows = math.ceil(most_rows / workers.n)  # of the largest shard
-            self.workspaces = [self.together is None and model.workspace(n_rows, **settings) for _ in range(workers.n)]
+            self.make_workspaces(most_rows, self.settings_at(0))
+
+    def make_workspaces(self, most_rows, settings):
+        """What gradients in one call are computed in: one of all workers together where it has a place for a team, else one for
+        each, of which the first has room for more rows than it needs."""
+        model, n = self.model, self.workers.n
+        self.workspaces[0] = model.workspace(most_rows, n_shards=n, **settings)
+        if hasattr(self.workspaces[0], "team") and self.rows.arrays:
+            self.together = Together(self, self.workspaces[0])
+        else:
+            n_rows = math.ceil(most_rows / n)  # of the largest shard
+            self.workspaces[1:] = [model.workspace(n_rows, **settings) for _ in range(1, n)]
 
     @functools.cached_property
     def gradients(self):
@@ -82,9 +90,10 @@ class Step:
 
     def __call__(self, index, number):
         """Step `number` on the rows `index`: Terms of the batch, and the names of what was not finite; then nothing changes."""
-        if self.is_together(number):
-            return self.together(index, number)
-        terms, grad, culprits = self.gradient(index, number)
+        settings = self.settings_at(number)
+        if self.is_together(settings):
+            return self.together(index, number, settings)
+        terms, grad, culprits = self.gradient_of_shares(index, number, settings)
         if not culprits:
             self.update(grad)
         return terms, culprits
@@ -99,11 +108,14 @@ class Step:
 
     def gradient(self, index, number):
         """Terms of the batch, its gradient as shares that add up (shards, P), and the names of what was not finite."""
-        if self.is_together(number):
-            return self.together.gradient(index, number)
         settings = self.settings_at(number)
+        if self.is_together(settings):
+            return self.together.gradient(index, number, settings)
+        return self.gradient_of_shares(index, number, settings)
+
+    def gradient_of_shares(self, index, number, settings):
+        """As `gradient`, where each worker computes its own."""
         parts = self.workers.parts(len(index)) if self.rows.arrays else [slice(0, len(index))]
-        parts = [part for part in parts if part.start < part.stop]
         weights = [(part.stop - part.start) / len(index) for part in parts]
         if len(parts) > 1 and self.couples_rows(settings):
             shares = self.joined_shares(index, parts, number, settings, weights)
@@ -113,9 +125,9 @@ class Step:
         grad = self.gradients[: len(parts)]
         return terms, grad, self.culprits(terms, bounds, grad)
 
-    def is_together(self, number):
-        """Whether the gradient of step `number` is computed by all workers together."""
-        return self.together is not None and not self.couples_rows(self.settings_at(number))
+    def is_together(self, settings):
+        """Whether the gradient of a step with these settings is computed by all workers together."""
+        return self.together is not None and not self.couples_rows(settings)
 
     def couples_rows(self, settings):
         """Whether the loss is no mean over rows, so that the shards have to be joined before their backward passes."""

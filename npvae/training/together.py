@@ -1,9 +1,9 @@
 """The step of workers that compute one gradient together, in one call each, and update theta in it.
 
 Where each worker has its own gradient, theta and the gradients go back and forth between the cores: a core that writes what
-another has read must first take it from the other's cache, and at 784-400-20 that is a fifth of the step. Here each worker has
-rows of the batch for the pass through the layers, and then rows of every W: their gradient from all rows of the batch, and
-their update. The order of every sum is fixed, so results depend on the number of workers but never on scheduling.
+another has read must first take it from the other's cache. Here each worker has rows of the batch for the pass through the
+layers, and then rows of every W: their gradient from all rows of the batch, and their update. The order of every sum is fixed,
+so results depend on the number of workers but never on scheduling.
 """
 
 import math
@@ -12,12 +12,6 @@ import numpy as np
 
 from npvae.core.parameters import zeros
 from npvae.training import optim
-
-
-def together_of(step, n_rows, settings):
-    """The Together of a Step for batches of at most n_rows rows; None where the model's workspace has no place for a team."""
-    workspace = step.model.workspace(n_rows, n_shards=step.workers.n, **settings)
-    return Together(step, workspace) if hasattr(workspace, "team") else None
 
 
 class Together:
@@ -30,31 +24,31 @@ class Together:
         self.numbers = np.zeros(8)  # what the update takes; the first, the step count, is 0 where there is none
         self.teams = {}  # number of rows -> [(rows, workspace) of each worker]
 
-    def __call__(self, index, number):
+    def __call__(self, index, number, settings):
         """As that of Step."""
         step = self.step
         if self.updates:
             numbers = optim.numbers_of(step.optimizer, step.state)
             self.numbers[: len(numbers)] = numbers
-        terms, bounds = self.run(index, number)
-        culprits, is_updated = step.culprits(terms, bounds, self.grad), False
+        terms, bounds = self.run(index, number, settings)
+        culprits = step.culprits(terms, bounds, self.grad)
+        if self.updates and all(map(math.isfinite, (terms[0], *bounds))):
+            return terms, culprits  # theta is updated
         if self.updates:
-            is_updated = all(map(math.isfinite, (terms[0], *bounds)))
-            step.state["t"] -= not is_updated
-        if not culprits and not is_updated:
+            step.state["t"] -= 1
+        if not culprits:
             step.update(self.grad)
         return terms, culprits
 
-    def gradient(self, index, number):
+    def gradient(self, index, number, settings):
         """As that of Step: theta stays."""
         self.numbers[0] = 0
-        terms, bounds = self.run(index, number)
+        terms, bounds = self.run(index, number, settings)
         return terms, self.grad, self.step.culprits(terms, bounds, self.grad)
 
-    def run(self, index, number):
+    def run(self, index, number, settings):
         """Terms of the batch, and a number for each shard that is finite only where the squares of its gradient are."""
         step, team = self.step, self.team_of(len(index))
-        settings = step.settings_at(number)
 
         def share(i):
             part, workspace = team[i]
@@ -68,7 +62,9 @@ class Together:
         """Rows and workspace of each worker; of one, where there are fewer rows than workers."""
         if n_rows not in self.teams:
             step, model = self.step, self.step.model
-            parts = step.workers.parts(n_rows) if n_rows >= step.workers.n else [slice(0, n_rows)]
+            parts = step.workers.parts(n_rows)
+            if len(parts) < step.workers.n:
+                parts = [slice(0, n_rows)]
             firsts = np.array([*(part.start for part in parts), n_rows])
             update, slots = "none", []
             if self.updates:
