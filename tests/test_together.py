@@ -25,6 +25,18 @@ def conditional(prior):
     return model, (X, CONDITION)
 
 
+def chain(**settings):
+    model = npvae.models.HierarchicalVAE(40, (5, 3), (7, 6), activation="tanh", dtype="float64", seed=1)
+    return model, (X,), settings
+
+
+def diffusion(likelihood):
+    model = npvae.models.Diffusion(3, hidden=(12, 9), n_steps=10, n_frequencies=2, likelihood=likelihood, dtype="float64", seed=1)
+    model.theta = 0.3 * np.random.default_rng(2).standard_normal(model.theta.size)  # not 0 in its last layer
+    x = np.random.default_rng(3).integers(0, 256, (23, 3)) / 255
+    return model, (x if likelihood == "levels" else 4 * x - 2,), {}
+
+
 CASES = {
     "one sample": lambda: (vae(), (X,), {}),
     "three samples": lambda: (vae(), (X,), {"n_samples": 3, "beta": 0.5}),
@@ -32,6 +44,11 @@ CASES = {
     "full posterior": lambda: (npvae.VAE(40, 3, (5,), dtype="float64", posterior="full"), (X,), {}),
     "condition": lambda: (*conditional("standard"), {}),
     "learned prior": lambda: (*conditional("learned"), {}),
+    "chain": lambda: chain(),
+    "chain, iwae": lambda: chain(objective="iwae", n_samples=4),
+    "chain, three samples, sampled at the top": lambda: chain(top_kl="sampled", n_samples=3, beta=0.5),
+    "diffusion": lambda: diffusion("gaussian"),
+    "diffusion of grey levels": lambda: diffusion("levels"),
 }
 
 
@@ -200,3 +217,16 @@ def test_workers_that_have_been_left_can_be_entered_again(n):
                 step(np.arange(20), 1)
     np.testing.assert_array_equal(ours.theta, theirs.theta)
     assert ours.theta.any()
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_schedule_may_change_the_objective(n):
+    """From one that the workspace is for to one that it is not for, and back."""
+    model, data, _ = diffusion("gaussian")
+    objectives = ["matching", "continuous", "matching"]
+    with Workers(n) as workers:
+        step = step_without_update(model, data, workers, {"objective": lambda number: objectives[number]})
+        for number, objective in enumerate(objectives):
+            _, grad, _ = step.gradient(np.arange(20), number)
+            expected = expected_gradient(step, np.arange(20), number, {"objective": objective})
+            np.testing.assert_allclose(grad.sum(axis=0), expected, rtol=0, atol=1e-12 * np.abs(expected).max())

@@ -15,15 +15,26 @@ from typing import NamedTuple
 import numpy as np
 
 from npvae.core.parameters import zeros
-from npvae.kernels.compile import jit
+from npvae.kernels.compile import inlined, jit
 from npvae.kernels.latent import clipped_share
-from npvae.kernels.mlp import InTheta, Places, layer_table, layers_forward_kernel, upstream, whole_backward_kernel
+from npvae.kernels.mlp import (
+    InTheta,
+    Places,
+    layer_table,
+    layers_backward_kernel,
+    layers_forward_kernel,
+    layers_gradient,
+    layers_update_kernel,
+    upstream,
+)
+from npvae.kernels.team import Team, alone, begin, leave, meet, of_worker
 from npvae.kernels.transitions import (
     LATENT,
     add_to_dz,
     downwards,
     kl_rows_backward,
     kl_rows_forward,
+    of_shard,
     start_dz,
     upwards,
     z_of,
@@ -34,7 +45,7 @@ from npvae.kernels.vae import NLL_ROWS, iwae_weights, one_worker, scale_rows, to
 
 
 class Workspace(NamedTuple):
-    """What the gradient of a shard is computed in."""
+    """What the gradient is computed in."""
 
     activation: str  # of the hidden layers
     layers: np.ndarray  # of `npvae.kernels.mlp.LAYER`, in the order of theta: upwards, downwards
@@ -42,23 +53,27 @@ class Workspace(NamedTuple):
     latents: np.ndarray  # of LATENT
     floats: np.ndarray  # 1-D, of the model's dtype
     integers: np.ndarray  # 1-D
+    team: Team | None = None  # None for one worker that computes all, and no update
+
+    of_worker = of_worker
 
 
-def chain_workspace(activation, encoders, priors, decoder, n_rows, n_samples, likelihood):
-    """The Workspace of `chain_gradient` for at most n_rows rows, with n_samples samples for each; None for a likelihood that it
-    does not have.
+def chain_workspace(activation, encoders, priors, decoder, n_rows, n_samples, likelihood, n_shards=1):
+    """The Workspace of `chain_gradient` for at most n_rows rows, in n_shards shards of about the same size, with n_samples
+    samples for each row; None for a likelihood that it does not have.
 
     activation: of the hidden layers; encoders, priors: the layers (W, b, activation), as in `npvae.ops.mlp`, of each transition
     from the data upwards; decoder: those of p(x|z_1). Only shapes and dtype are read, and whether there is an activation.
     """
     if likelihood not in NLL_ROWS:
         return None
+    n_rows = n_shards * -(-n_rows // n_shards)
     n, parameters, floats, integers = n_rows * n_samples, InTheta(), Places(), Places()
     latents, tables = np.zeros(len(encoders), LATENT), []
 
     def add(layers, rows):
         start = sum(map(len, tables))
-        tables.append(layer_table(layers, rows, parameters, floats, integers))
+        tables.append(layer_table(layers, rows, parameters, floats, integers, n_shards))
         return start, start + len(layers), tables[-1][-1]["pre"], tables[-1][-1]["dpre"]
 
     names = ["up", "up_end", "posterior", "dposterior"], ["down", "down_end", "prior", "dprior"]
@@ -88,66 +103,104 @@ def chain_gradient(theta, x, eps, beta, objective, top_kl, likelihood, number, d
     (L,); objective "elbo" or "iwae"; top_kl "closed" or "sampled"; likelihood one of `npvae.kernels.vae.NLL_ROWS`, with this
     number; dloss a number, the upstream gradient of these rows' loss; workspace: a `chain_workspace` for as many rows and
     samples or more. Returns loss, nll, kl, kl_top (nats, means over the rows), the share of clipped log-variances, and a bound
-    on the sum of squares of the gradient, which is finite only if they are.
+    on the sum of squares of the gradient, which is finite only if they are. With a team as `npvae.kernels.vae.vae_gradient`.
     """
-    activation, layers, decoder, latents, *buffers = workspace
+    activation, layers, decoder, latents, floats, integers, team = workspace
+    team = alone(theta, x) if team is None else team
     samples = eps if eps.ndim == 3 else eps[None]  # (S, B, L)
     betas = np.empty(samples.shape[-1], theta.dtype)  # (L,)
     betas[:] = beta
     with one_worker:  # two that ask at once would compile it twice
-        kernel = chain_kernel(activation, likelihood)
+        kernel = chain_kernel(activation, likelihood, team.update)
     how = float(number), objective == "iwae", objective == "elbo" and top_kl == "closed", float(dloss)
-    *terms, clipped, bound = kernel(theta, layers, decoder, latents, x, samples, betas, *how, tuple(buffers), out)
+    arguments = theta, layers, decoder, latents, x, samples, betas, *how, (floats, integers), out
+    *terms, clipped, bound = kernel(*arguments, *team.in_kernel)
     widths = latents["width"]
     return *terms, clipped / (2 * widths.sum() - widths[-1]), bound  # of q, and of p but for the top
 
 
 @functools.cache
-def chain_kernel(activation, likelihood):
+def chain_kernel(activation, likelihood, update="none"):
     """The kernel of `chain_gradient`, for these alone."""
-    layers_forward, layers_backward = layers_forward_kernel(activation), whole_backward_kernel(activation)
+    rows_kernel, layers_update = chain_rows_kernel(activation, likelihood), layers_update_kernel(update)
+
+    def _gradient(theta, layers, decoder, latents, x, eps, beta, number, is_iwae, is_closed, dloss, buffers, grad,
+                  k, firsts, x_of_all, signals, first_slot, second_slot, numbers):  # fmt: skip
+        n_workers, n_samples = len(firsts) - 1, len(eps)
+        begin(signals, k, n_workers)
+        shard = of_shard(latents, n_samples, firsts[k])
+        loss, nll, kl, kl_top, clipped, bound = rows_kernel(
+            theta, layers, decoder, shard, x, eps, beta, number, is_iwae, is_closed, dloss, buffers, k, firsts[k]
+        )
+        is_finite = meet(signals, k, n_workers, -np.inf < loss < np.inf and bound < np.inf)
+        own_gradients(theta, layers, decoder, latents, x_of_all, n_samples, firsts, buffers, grad, k)
+        if is_finite and numbers[0] > 0:
+            layers_update(theta, layers, grad, first_slot, second_slot, numbers, k, n_workers)
+            layers_update(theta, decoder, grad, first_slot, second_slot, numbers, k, n_workers)
+        leave(signals, k, n_workers)
+        return loss, nll, kl, kl_top, clipped, bound
+
+    return jit(_gradient)
+
+
+@functools.cache
+def chain_rows_kernel(activation, likelihood):
+    """The rows of a shard, forward and backward: its terms, the share of clipped log-variances, and the bound. The gradients of
+    the weights are left out."""
+    layers_forward, layers_backward = layers_forward_kernel(activation), layers_backward_kernel(activation)
     nll_rows = NLL_ROWS[likelihood]
 
-    def _gradient(theta, layers, decoder, latents, x, eps, beta, number, is_iwae, is_closed, dloss, buffers, grad):
-        (n_samples, n_rows, n_latent), top = eps.shape, len(latents) - 1
+    def _rows(theta, layers, decoder, latents, x, eps, beta, number, is_iwae, is_closed, dloss, buffers, k, first):
+        (n_samples, n_rows, n_latent), top, first_sample = eps.shape, len(latents) - 1, len(eps) * first
         n, noise = n_samples * n_rows, eps.reshape(n_samples * n_rows, n_latent)  # (S, B, L) -> (n, L)
         floats, kl, log_ratio, clipped, below = buffers[0], np.empty(top + 1), np.zeros((n_samples, n_rows, 1)), 0.0, x
-        for latent in latents:
-            posterior = layers_forward(theta, upwards(layers, latent), below, *buffers, 0, 0)  # (R, L_t-1) -> (R, 2L_t)
-            below = z_rows_forward(latent, posterior, noise, floats)  # -> (n, L_t)
-            clipped += latent["width"] * clipped_share(posterior)
+        for t in range(top + 1):
+            place = k, first if t == 0 else first_sample
+            posterior = layers_forward(theta, upwards(layers, latents[t]), below, *buffers, *place)  # (R, L_t-1) -> (R, 2L_t)
+            below = z_rows_forward(latents[t], posterior, noise, floats)  # -> (n, L_t)
+            clipped += latents[t]["width"] * clipped_share(posterior)
         for t in range(top + 1):
             if t < top:
-                above = z_of(latents[t + 1], n, floats)
-                prior = layers_forward(theta, downwards(layers, latents[t]), above, *buffers, 0, 0)  # (n, L_t+1) -> (n, 2L_t)
+                above, layers_of_p = z_of(latents[t + 1], n, floats), downwards(layers, latents[t])
+                prior = layers_forward(theta, layers_of_p, above, *buffers, k, first_sample)  # (n, L_t+1) -> (n, 2L_t)
                 clipped += latents[t]["width"] * clipped_share(prior)
             kl[t] = kl_rows_forward(latents, t, beta, noise, n_rows, is_closed, floats, log_ratio)
         z_1 = z_of(latents[0], n, floats)
-        output = layers_forward(theta, decoder, z_1, *buffers, 0, 0)  # (n, L_1) -> (n, D)
+        output = layers_forward(theta, decoder, z_1, *buffers, k, first_sample)  # (n, L_1) -> (n, D)
         nll, weights = np.empty((n_samples, n_rows)), np.empty((n_samples, n_rows))
-        doutput = upstream(decoder, floats, 0, n)
+        doutput = upstream(decoder, floats, first_sample, n)
         nll_rows(output, x, number, nll.reshape(n), 1.0 if is_iwae else dloss / n, doutput)  # (ELBO-nll)
         loss = bound_rows(nll, log_ratio, is_iwae, dloss, weights, doutput)
 
-        dz_1, bound = layers_backward(theta, decoder, z_1, *buffers, grad)
+        dz_1, bound = layers_backward(theta, decoder, z_1, *buffers, k, first_sample)
         start_dz(latents, dz_1, floats)
         for t in range(top if is_closed else top + 1):
             kl_rows_backward(latents[t], beta, weights, floats)  # -> (n, 2L_t)
             if t < top:
                 above, layers_of_p = z_of(latents[t + 1], n, floats), downwards(layers, latents[t])
-                dabove, of_prior = layers_backward(theta, layers_of_p, above, *buffers, grad)
+                dabove, of_prior = layers_backward(theta, layers_of_p, above, *buffers, k, first_sample)
                 add_to_dz(latents[t + 1], dabove, floats)
                 bound += of_prior
         for t in range(top, -1, -1):
-            below = z_of(latents[t - 1], n, floats) if t > 0 else x
+            below, place = (z_of(latents[t - 1], n, floats), (k, first_sample)) if t > 0 else (x, (k, first))
             z_rows_backward(latents[t], beta, noise, weights, len(below), is_closed and t == top, floats)
-            dbelow, of_encoder = layers_backward(theta, upwards(layers, latents[t]), below, *buffers, grad)
+            dbelow, of_encoder = layers_backward(theta, upwards(layers, latents[t]), below, *buffers, *place)
             bound += of_encoder
             if t > 0:  # z_t-1 was read by the network of z_t, too
                 add_to_dz(latents[t - 1], dbelow, floats)
         return loss, total(nll) / n, total(kl), kl[top], clipped, bound
 
-    return jit(_gradient)
+    return inlined(_rows)
+
+
+def _own_gradients(theta, layers, decoder, latents, x, n_samples, firsts, buffers, grad, k):
+    """Worker k's part of the gradient of every layer; x (B, D) are the rows of all."""
+    n, firsts_of_samples, below, firsts_below = n_samples * firsts[-1], n_samples * firsts, x, firsts
+    for t in range(len(latents)):
+        layers_gradient(theta, upwards(layers, latents[t]), below, firsts_below, *buffers, grad, k)
+        below, firsts_below = z_of(latents[t], n, buffers[0]), firsts_of_samples
+        reader = decoder if t == 0 else downwards(layers, latents[t - 1])
+        layers_gradient(theta, reader, below, firsts_of_samples, *buffers, grad, k)
 
 
 def _bound_rows(nll, log_ratio, is_iwae, dloss, weights, doutput):
@@ -161,4 +214,4 @@ def _bound_rows(nll, log_ratio, is_iwae, dloss, weights, doutput):
     return (total(nll) + total(log_ratio)) / nll.size
 
 
-bound_rows = jit(_bound_rows)
+bound_rows, own_gradients = jit(_bound_rows), inlined(_own_gradients)

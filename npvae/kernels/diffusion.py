@@ -18,7 +18,18 @@ from npvae.core.levels import LEVELS
 from npvae.core.parameters import zeros
 from npvae.kernels.compile import jit
 from npvae.kernels.elementary import exp, log1p
-from npvae.kernels.mlp import InTheta, Places, layer_table, layers_forward_kernel, rows_of, upstream, whole_backward_kernel
+from npvae.kernels.mlp import (
+    InTheta,
+    Places,
+    layer_table,
+    layers_backward_kernel,
+    layers_forward_kernel,
+    layers_gradient,
+    layers_update_kernel,
+    rows_of,
+    upstream,
+)
+from npvae.kernels.team import Team, alone, begin, leave, meet, of_worker
 from npvae.kernels.vae import one_worker
 from npvae.ops.diffusion import LEVEL_SPACING, NEGLIGIBLE
 
@@ -26,7 +37,7 @@ SIGNAL, NOISE, FACTOR, WEIGHT, FEATURES = range(5)  # columns of the table; the 
 
 
 class Workspace(NamedTuple):
-    """What the gradient of a shard is computed in."""
+    """What the gradient is computed in."""
 
     activation: str  # of the hidden layers
     layers: np.ndarray  # of `npvae.kernels.mlp.LAYER`
@@ -37,13 +48,17 @@ class Workspace(NamedTuple):
     r: float  # s/a of x_1 where the data are grey levels; 0 for real data
     floats: np.ndarray  # 1-D, of the model's dtype
     integers: np.ndarray  # 1-D
+    team: Team | None = None  # None for one worker that computes all, and no update
+
+    of_worker = of_worker
 
 
-def diffusion_workspace(activation, layers, n_rows, steps, half_signal, prior, reconstruction, r):
-    """The Workspace of `diffusion_gradient` for at most n_rows rows; layers (W, b, activation) as in `npvae.ops.mlp`, of which
-    only shapes, dtype and whether there is an activation are read; the others as in Workspace."""
+def diffusion_workspace(activation, layers, n_rows, n_shards, steps, half_signal, prior, reconstruction, r):
+    """The Workspace of `diffusion_gradient` for at most n_rows rows, in n_shards shards of about the same size; layers
+    (W, b, activation) as in `npvae.ops.mlp`, of which only shapes, dtype and whether there is an activation are read; the
+    others as in Workspace."""
     floats, integers = Places(), Places()
-    table = layer_table(layers, n_rows, InTheta(), floats, integers)
+    table = layer_table(layers, n_shards * -(-n_rows // n_shards), InTheta(), floats, integers, n_shards)
     table[0]["need_dx"] = False
     arrays = zeros((floats.size,), layers[-1][0].dtype), zeros((integers.size,), np.int32)
     return Workspace(activation, table, steps, half_signal, prior, reconstruction, r, *arrays)
@@ -55,29 +70,42 @@ def diffusion_gradient(theta, x, eps, step, dloss, out, workspace):
     theta, out (P,), x (B, D), as the data are and not on [−1, 1], eps (2, B, D), C-contiguous and of one dtype, float32 or
     float64; step (B,) the rows of the workspace's table; dloss a number, the upstream gradient of these rows' loss; workspace:
     a `diffusion_workspace` for as many rows or more. Returns loss, reconstruction, prior, steps (nats, means over the rows),
-    and a bound on the sum of squares of the gradient, which is finite only if they are.
+    and a bound on the sum of squares of the gradient, which is finite only if they are. With a team as `vae_gradient`.
     """
-    activation, layers, steps, half_signal, prior, reconstruction, r, *networks = workspace
+    activation, layers, steps, half_signal, prior, reconstruction, r, floats, integers, team = workspace
+    team = alone(theta, x) if team is None else team
     with one_worker:  # two that ask at once would compile it twice
-        kernel = diffusion_kernel(activation)
-    squared, nll, of_steps, bound = kernel(theta, layers, steps, step, x, eps, r, float(dloss), *networks, out)
+        kernel = diffusion_kernel(activation, team.update)
+    arguments = theta, layers, steps, step, x, eps, r, float(dloss), floats, integers, out
+    squared, nll, of_steps, bound = kernel(*arguments, *team.in_kernel)
     prior, reconstruction = prior + half_signal * squared, reconstruction + nll
     return reconstruction + prior + of_steps, reconstruction, prior, of_steps, bound
 
 
 @functools.cache
-def diffusion_kernel(activation):
-    """The kernel of `diffusion_gradient`, for this activation alone."""
-    layers_forward, layers_backward = layers_forward_kernel(activation), whole_backward_kernel(activation)
+def diffusion_kernel(activation, update="none"):
+    """The kernel of `diffusion_gradient`, for these alone."""
+    layers_forward, layers_backward = layers_forward_kernel(activation), layers_backward_kernel(activation)
+    layers_update = layers_update_kernel(update)
 
-    def _gradient(theta, layers, steps, step, x, eps, r, dloss, floats, integers, grad):
-        n_rows = len(x)
-        read = rows_of(floats, layers[0]["x"], 0, n_rows, layers[0]["n_in"])
+    def _gradient(theta, layers, steps, step, x, eps, r, dloss, floats, integers, grad,
+                  k, firsts, x_of_all, signals, first_slot, second_slot, numbers):  # fmt: skip
+        n_rows, n_workers, first = len(x), len(firsts) - 1, firsts[k]
+        begin(signals, k, n_workers)
+        read = rows_of(floats, layers[0]["x"], first, n_rows, layers[0]["n_in"])
         squared = read_rows(x, eps[0], steps, step, r > 0, read)  # (B, D) -> (B, D + ·)
-        output = layers_forward(theta, layers, read, floats, integers, 0, 0)  # -> (B, D)
-        of_steps = denoising_rows(output, read, eps[0], steps, step, dloss / n_rows, upstream(layers, floats, 0, n_rows))
+        output = layers_forward(theta, layers, read, floats, integers, k, first)  # -> (B, D)
+        doutput = upstream(layers, floats, first, n_rows)
+        of_steps = denoising_rows(output, read, eps[0], steps, step, dloss / n_rows, doutput)
         nll = levels_nll(x, eps[1], r) if r > 0 else 0.0
-        _, bound = layers_backward(theta, layers, read, floats, integers, grad)
+        _, bound = layers_backward(theta, layers, read, floats, integers, k, first)
+
+        is_finite = meet(signals, k, n_workers, squared + nll + of_steps < np.inf and bound < np.inf)
+        read_by_all = rows_of(floats, layers[0]["x"], 0, firsts[n_workers], layers[0]["n_in"])
+        layers_gradient(theta, layers, read_by_all, firsts, floats, integers, grad, k)
+        if is_finite and numbers[0] > 0:
+            layers_update(theta, layers, grad, first_slot, second_slot, numbers, k, n_workers)
+        leave(signals, k, n_workers)
         return squared / n_rows, nll / n_rows, of_steps / n_rows, bound
 
     return jit(_gradient)

@@ -13,6 +13,7 @@ from npvae.kernels.compile import inlined, jit
 from npvae.kernels.dense import part_transposed_times, times, times_transposed
 from npvae.kernels.layers import BACKWARD, FORWARD, dense_backward, dense_forward, identity_backward, identity_forward
 from npvae.kernels.sparse import SPARSE, WIDE, add_rows, count_nonzeros, find, transpose
+from npvae.kernels.updates import PARTS
 from npvae.ops import mlp
 
 mlp_forward = functools.partial(mlp.mlp_forward, dense_forward=dense_forward)
@@ -213,13 +214,14 @@ layers_gradient = jit(_layers_gradient)
 
 
 @functools.cache
-def whole_backward_kernel(activation):
-    """As `layers_backward_kernel`, and then the gradients of W and b, where all rows are one shard."""
-    layers_backward = layers_backward_kernel(activation)
+def layers_update_kernel(update):
+    """The update of the worker's part of each layer, by one of `npvae.kernels.updates.PARTS`."""
+    update_part = PARTS[update]
 
-    def _whole_backward(theta, layers, x, floats, integers, grad):
-        dx, bound = layers_backward(theta, layers, x, floats, integers, 0, 0)
-        layers_gradient(theta, layers, x, np.array([0, len(x)]), floats, integers, grad, 0)
-        return dx, bound
+    def _layers_update(theta, layers, grad, first_slot, second_slot, numbers, shard, n_shards):
+        for i in range(len(layers)):
+            start, stop = parameters_of(layers[i], shard, n_shards)
+            part = slice(start, stop)
+            update_part(theta[part], grad[part], first_slot[part], second_slot[part], numbers)
 
-    return jit(_whole_backward)
+    return inlined(_layers_update)

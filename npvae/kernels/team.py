@@ -14,8 +14,10 @@ Loads and stores of signals are atomic and ordered: who sees a number sees all t
 
 import os
 import time
+from typing import NamedTuple
 
 import numba
+import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
@@ -25,6 +27,36 @@ from npvae.kernels.compile import inlined, jit
 # Looks at a signal before a worker sleeps, some 300 µs, and before it lets another thread have its core. Uncompiled: slow ones.
 LOOKS, LOOKS_IN_A_ROW = (1, 1) if numba.config.DISABLE_JIT else (500_000, 10_000)
 
+
+class Team(NamedTuple):
+    """The workers that compute one gradient together: each its rows, then its part of every layer's gradient, then the update
+    of that part. The same for each but for `k`."""
+
+    k: int  # which of them
+    firsts: np.ndarray  # (n + 1,) the first rows of their shards, and B
+    x: np.ndarray  # (B, D) the rows of all
+    signals: np.ndarray
+    update: str  # the optimiser's, one of `npvae.kernels.updates.PARTS`
+    slots: tuple  # its two arrays (P,)
+    numbers: np.ndarray  # its numbers, learning rate and so on; nothing is updated where the first of them is 0
+
+    @property
+    def in_kernel(self):
+        """What a kernel is handed of it."""
+        return self.k, self.firsts, self.x, self.signals, *self.slots, self.numbers
+
+
+def alone(theta, x):
+    """The Team of one worker that computes all, and no update."""
+    return Team(0, np.array([0, len(x)]), x, NO_SIGNALS, "none", (theta, theta), NO_NUMBERS)
+
+
+def of_worker(workspace, *team):
+    """The workspace of a worker, from the fields of its Team."""
+    return workspace._replace(team=Team(*team))
+
+
+NO_SIGNALS, NO_NUMBERS = np.zeros(0, np.int64), np.zeros(1)
 
 if numba.config.DISABLE_JIT:
 

@@ -23,6 +23,24 @@ LATENT = np.dtype([(name, np.int64) for name in (
 )])  # fmt: skip
 
 
+def _of_shard(latents, n_samples, first):
+    """The latents of a shard, of which `first` is the first of the B rows: their arrays start at its rows."""
+    shard = latents.copy()
+    for t in range(len(shard)):
+        latent, width, of_n = shard[t], shard[t]["width"], n_samples * first
+        of_q = first if t == 0 else of_n
+        latent["z"] += of_n * width
+        latent["dz"] += of_n * width
+        latent["posterior"] += of_q * 2 * width
+        latent["dposterior"] += of_q * 2 * width
+        latent["logvar"] += of_q * width
+        latent["half_sigma"] += of_q * width
+        latent["prior"] += of_n * 2 * width
+        latent["dprior"] += of_n * 2 * width
+        latent["inverse_sigma"] += of_n * width
+    return shard
+
+
 def _upwards(layers, latent):
     return layers[latent["up"] : latent["up_end"]]
 
@@ -159,6 +177,7 @@ def _kl_rows_backward(latent, beta, weights, floats):
     return dprior
 
 
+of_shard = jit(_of_shard)
 upwards, downwards, z_of, start_dz, add_to_dz = jit(_upwards), jit(_downwards), jit(_z_of), jit(_start_dz), jit(_add_to_dz)
 closed_kl_rows, sampled_kl_rows = jit(_closed_kl_rows), jit(_sampled_kl_rows)
 z_rows_forward, z_rows_backward = jit(_z_rows_forward), jit(_z_rows_backward)

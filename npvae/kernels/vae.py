@@ -28,26 +28,12 @@ from npvae.kernels.mlp import (
     layers_backward_kernel,
     layers_forward_kernel,
     layers_gradient,
-    parameters_of,
+    layers_update_kernel,
     rows_of,
     upstream,
 )
-from npvae.kernels.team import begin, leave, meet
-from npvae.kernels.updates import PARTS
+from npvae.kernels.team import Team, alone, begin, leave, meet, of_worker
 from npvae.ops.discrete import LOG_MAX, LOG_MIN, log_binomials
-
-
-class Team(NamedTuple):
-    """The workers that compute one gradient together: each its rows, then its part of every layer's gradient, then the update
-    of that part. The same for each but for `k`."""
-
-    k: int  # which of them
-    firsts: np.ndarray  # (n + 1,) the first rows of their shards, and B
-    x: np.ndarray  # (B, D) the rows of all
-    signals: np.ndarray  # of `npvae.kernels.team`
-    update: str  # the optimiser's, one of `npvae.kernels.updates.PARTS`
-    slots: tuple  # its two arrays (P,)
-    numbers: np.ndarray  # its numbers, learning rate and so on; nothing is updated where the first of them is 0
 
 
 class Workspace(NamedTuple):
@@ -61,9 +47,7 @@ class Workspace(NamedTuple):
     integers: np.ndarray  # 1-D
     team: Team | None = None  # None for one worker that computes all, and no update
 
-    def of_worker(self, *team):
-        """The workspace of a worker, from the fields of its Team."""
-        return self._replace(team=Team(*team))
+    of_worker = of_worker
 
 
 def vae_workspace(encoder, decoder, n_rows, n_samples, likelihood="bernoulli", prior=(), n_shards=1):
@@ -106,8 +90,7 @@ def vae_gradient(theta, x, eps, beta, posterior, objective, likelihood, number, 
     the whole batch; then theta is updated, unless something is not finite.
     """
     activation, layers, n_encoder, n_prior, floats, integers, team = workspace
-    if team is None:
-        team = Team(0, np.array([0, len(x)]), x, NO_SIGNALS, "none", (theta, theta), NO_NUMBERS)
+    team = alone(theta, x) if team is None else team
     samples = eps if eps.ndim == 3 else eps[None]  # (S, B, L)
     betas = np.empty(samples.shape[-1])  # (L,)
     betas[:] = beta
@@ -116,19 +99,17 @@ def vae_gradient(theta, x, eps, beta, posterior, objective, likelihood, number, 
         kernel = gradient_kernel(*kind, team.update)
     batch = x, x if condition is None else condition, samples, betas
     how = float(number), float(dloss)
-    shared = floats, integers, out, team.k, team.firsts, team.x, team.signals, *team.slots, team.numbers
-    return kernel(theta, layers, n_encoder, n_prior, *batch, *how, *shared)
+    return kernel(theta, layers, n_encoder, n_prior, *batch, *how, floats, integers, out, *team.in_kernel)
 
 
 one_worker = threading.Lock()
-NO_SIGNALS, NO_NUMBERS = np.zeros(0, np.int64), np.zeros(1)
 
 
 @functools.cache
 def gradient_kernel(activation, posterior, objective, likelihood, is_conditional, update="none"):
     """The kernel of `vae_gradient`, for these alone: for all activations, likelihoods and objectives it takes seconds more."""
     of_shard = shard_kernel(activation, posterior, objective, likelihood, is_conditional)
-    update_part = PARTS[update]
+    layers_update = layers_update_kernel(update)
 
     def _gradient(theta, layers, n_encoder, n_prior, x, condition, eps, beta, number, dloss, floats, integers, grad,
                   k, firsts, x_of_all, signals, first_slot, second_slot, numbers):  # fmt: skip
@@ -144,10 +125,7 @@ def gradient_kernel(activation, posterior, objective, likelihood, is_conditional
         data = input_of(encoder, floats, 0, firsts[n_workers]) if is_conditional else x_of_all
         own_gradients(theta, encoder, of_prior, decoder, data, len(eps), firsts, floats, integers, grad, k)
         if is_finite and numbers[0] > 0:
-            for i in range(len(layers)):
-                start, stop = parameters_of(layers[i], k, n_workers)
-                part = slice(start, stop)
-                update_part(theta[part], grad[part], first_slot[part], second_slot[part], numbers)
+            layers_update(theta, layers, grad, first_slot, second_slot, numbers, k, n_workers)
         leave(signals, k, n_workers)
         return loss, nll, kl, clipped, bound
 

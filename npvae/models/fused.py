@@ -32,17 +32,17 @@ def chain_gradient(model, x, eps, beta=1.0, objective="elbo", top_kl="closed", n
     return model.Terms(*terms), bound
 
 
-def chain_workspace(model, n_rows, n_samples=1, **_):
+def chain_workspace(model, n_rows, n_samples=1, n_shards=1, **_):
     """As `npvae.VAE.workspace`."""
     make = getattr(model.ops, "chain_workspace", None)
     networks = model.encoders, model.priors, model.decoder_layers
-    return make and make(model.activation, *networks, n_rows, n_samples, model.likelihood)
+    return make and make(model.activation, *networks, n_rows, n_samples, model.likelihood, n_shards)
 
 
 def diffusion_gradient(model, x, noise, objective="matching", times="spread", dloss=1.0, out=None, workspace=None):
     """As `npvae.VAE.gradient`; arguments as in `npvae.models.Diffusion.forward`, not checked."""
     out = np.empty_like(model.theta) if out is None else out
-    workspace = diffusion_workspace(model, len(x), objective) if workspace is None else workspace
+    workspace = diffusion_workspace(model, len(x), objective=objective) if workspace is None else workspace
     if workspace is None or model.dtype.kind == "c" or objective != "matching":
         return composed_gradient(model, (x, noise), {"objective": objective}, dloss, out)
     t, eps = noise
@@ -51,7 +51,7 @@ def diffusion_gradient(model, x, noise, objective="matching", times="spread", dl
     return model.Terms(*terms), bound
 
 
-def diffusion_workspace(model, n_rows, objective="matching", **_):
+def diffusion_workspace(model, n_rows, n_shards=1, objective="matching", **_):
     """As `npvae.VAE.workspace`: there is one for denoising terms of a fixed schedule, a network for all times, and an output
     that is multiplied by a number and added to x_t."""
     make = getattr(model.ops, "diffusion_workspace", None)
@@ -63,9 +63,9 @@ def diffusion_workspace(model, n_rows, objective="matching", **_):
     first, last = (model.levels(np.array([u]))[0] for u in (0.0, 1.0))  # (1,) each
     prior, half_signal = diffusion.prior_kl_forward(zero, last)[0].item(), 0.5 / (1 + np.exp(last).item())
     if model.likelihood == "levels":
-        return make(model.activation, model.layers, n_rows, steps, half_signal, prior, 0.0, np.exp(0.5 * first).item())
+        return make(model.activation, model.layers, n_rows, n_shards, steps, half_signal, prior, 0.0, np.exp(0.5 * first).item())
     nll = model.reconstruction_forward(zero, zero, first)[0].item()
-    return make(model.activation, model.layers, n_rows, steps, half_signal, prior, nll, 0.0)
+    return make(model.activation, model.layers, n_rows, n_shards, steps, half_signal, prior, nll, 0.0)
 
 
 def steps_table(model, at):

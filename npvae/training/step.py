@@ -76,6 +76,7 @@ class Step:
         """What gradients in one call are computed in: one of all workers together where it has a place for a team, else one for
         each, of which the first has room for more rows than it needs."""
         model, n = self.model, self.workers.n
+        self.names = names_in(settings)
         self.workspaces[0] = model.workspace(most_rows, n_shards=n, **settings)
         if hasattr(self.workspaces[0], "team") and self.rows.arrays:
             self.together = Together(self, self.workspaces[0])
@@ -126,8 +127,11 @@ class Step:
         return terms, grad, self.culprits(terms, bounds, grad)
 
     def is_together(self, settings):
-        """Whether the gradient of a step with these settings is computed by all workers together."""
-        return self.together is not None and not self.couples_rows(settings)
+        """Whether the gradient of a step with these settings is computed by all workers together: not where a schedule has
+        changed the name of an objective, for which the workspace may not be."""
+        if self.together is None or self.couples_rows(settings):
+            return False
+        return self.constant is not None or names_in(settings) == self.names
 
     def couples_rows(self, settings):
         """Whether the loss is no mean over rows, so that the shards have to be joined before their backward passes."""
@@ -229,6 +233,11 @@ class Step:
                 state[name] = value
             elif value is not handed[0].get(name):  # made by this step, not changed in place
                 state[name] = np.concatenate([slices[name] for slices in states])
+
+
+def names_in(settings):
+    """The settings that are names."""
+    return {name: value for name, value in settings.items() if isinstance(value, str)}
 
 
 def setting_at(value, number):
