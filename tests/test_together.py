@@ -1,5 +1,7 @@
 """Workers that compute one gradient together, and update theta in it."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ import npvae
 from npvae.core.workers import Workers
 from npvae.data.rows import Rows
 from npvae.kernels.compile import jit
+from npvae.kernels.transitions import of_shard
 from npvae.kernels.updates import PARTS
 from npvae.training.optim import OPTIMIZERS, initial_state, numbers_of
 from npvae.training.step import Step, share
@@ -31,7 +34,7 @@ def chain(**settings):
 
 
 def diffusion(likelihood):
-    model = npvae.models.Diffusion(3, hidden=(12, 9), n_steps=10, n_frequencies=2, likelihood=likelihood, dtype="float64", seed=1)
+    model = npvae.models.Diffusion(3, 10, n_frequencies=2, hidden=(12, 9), likelihood=likelihood, dtype="float64", seed=1)
     model.theta = 0.3 * np.random.default_rng(2).standard_normal(model.theta.size)  # not 0 in its last layer
     x = np.random.default_rng(3).integers(0, 256, (23, 3)) / 255
     return model, (x if likelihood == "levels" else 4 * x - 2,), {}
@@ -230,3 +233,17 @@ def test_a_schedule_may_change_the_objective(n):
             _, grad, _ = step.gradient(np.arange(20), number)
             expected = expected_gradient(step, np.arange(20), number, {"objective": objective})
             np.testing.assert_allclose(grad.sum(axis=0), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
+def test_the_shards_of_a_chain_have_places_of_their_own():
+    """No array of one worker overlaps another of its own, or any of another worker."""
+    model, n_samples, firsts = chain()[0], 2, (0, 7, 14, 20)
+    latents, taken = model.workspace(20, n_samples, n_shards=3).latents, []
+    for first, end in pairwise(firsts):
+        for t, latent in enumerate(of_shard(latents, n_samples, first)):
+            of_q, of_n, width = (end - first) * (n_samples if t else 1), (end - first) * n_samples, latent["width"]
+            sizes = {"z": of_n, "dz": of_n, "logvar": of_q, "half_sigma": of_q, "inverse_sigma": of_n, "posterior": 2 * of_q,
+                     "dposterior": 2 * of_q, "prior": 2 * of_n, "dprior": 2 * of_n}  # fmt: skip
+            taken += [(latent[name], latent[name] + size * width) for name, size in sizes.items()]
+    assert len(taken) == 3 * 2 * 9
+    assert all(end <= start for (_, end), (start, _) in pairwise(sorted(taken)))

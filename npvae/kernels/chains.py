@@ -147,16 +147,38 @@ def chain_kernel(activation, likelihood, update="none"):
 def chain_rows_kernel(activation, likelihood):
     """The rows of a shard, forward and backward: its terms, the share of clipped log-variances, and the bound. The gradients of
     the weights are left out."""
-    layers_forward, layers_backward = layers_forward_kernel(activation), layers_backward_kernel(activation)
+    chain_forward, chain_backward = chain_forward_kernel(activation), chain_backward_kernel(activation)
     nll_rows = NLL_ROWS[likelihood]
 
     def _rows(theta, layers, decoder, latents, x, eps, beta, number, is_iwae, is_closed, dloss, buffers, k, first):
         (n_samples, n_rows, n_latent), top, first_sample = eps.shape, len(latents) - 1, len(eps) * first
         n, noise = n_samples * n_rows, eps.reshape(n_samples * n_rows, n_latent)  # (S, B, L) -> (n, L)
-        floats, kl, log_ratio, clipped, below = buffers[0], np.empty(top + 1), np.zeros((n_samples, n_rows, 1)), 0.0, x
+        kl, log_ratio = np.empty(top + 1), np.zeros((n_samples, n_rows, 1))
+        nll, weights = np.empty((n_samples, n_rows)), np.empty((n_samples, n_rows))
+        output, clipped = chain_forward(
+            theta, layers, decoder, latents, x, noise, beta, is_closed, buffers, k, first, first_sample, kl, log_ratio
+        )
+        doutput = upstream(decoder, buffers[0], first_sample, n)
+        nll_rows(output, x, number, nll.reshape(n), 1.0 if is_iwae else dloss / n, doutput)  # (ELBO-nll)
+        loss = bound_rows(nll, log_ratio, is_iwae, dloss, weights, doutput)
+        bound = chain_backward(
+            theta, layers, decoder, latents, x, noise, beta, is_closed, buffers, k, first, first_sample, weights
+        )
+        return loss, total(nll) / n, total(kl), kl[top], clipped, bound
+
+    return inlined(_rows)
+
+
+@functools.cache
+def chain_forward_kernel(activation):
+    """All latents upwards, then downwards to the decoder's output; fills kl (T,) and log_ratio (S, B, 1)."""
+    layers_forward = layers_forward_kernel(activation)
+
+    def _forward(theta, layers, decoder, latents, x, noise, beta, is_closed, buffers, k, first, first_sample, kl, log_ratio):
+        n, top, floats, clipped, below = len(noise), len(latents) - 1, buffers[0], 0.0, x
         for t in range(top + 1):
-            place = k, first if t == 0 else first_sample
-            posterior = layers_forward(theta, upwards(layers, latents[t]), below, *buffers, *place)  # (R, L_t-1) -> (R, 2L_t)
+            place = first_sample if t > 0 else first
+            posterior = layers_forward(theta, upwards(layers, latents[t]), below, *buffers, k, place)  # (R, L_t-1) -> (R, 2L_t)
             below = z_rows_forward(latents[t], posterior, noise, floats)  # -> (n, L_t)
             clipped += latents[t]["width"] * clipped_share(posterior)
         for t in range(top + 1):
@@ -164,15 +186,21 @@ def chain_rows_kernel(activation, likelihood):
                 above, layers_of_p = z_of(latents[t + 1], n, floats), downwards(layers, latents[t])
                 prior = layers_forward(theta, layers_of_p, above, *buffers, k, first_sample)  # (n, L_t+1) -> (n, 2L_t)
                 clipped += latents[t]["width"] * clipped_share(prior)
-            kl[t] = kl_rows_forward(latents, t, beta, noise, n_rows, is_closed, floats, log_ratio)
+            kl[t] = kl_rows_forward(latents, t, beta, noise, len(x), is_closed, floats, log_ratio)
         z_1 = z_of(latents[0], n, floats)
-        output = layers_forward(theta, decoder, z_1, *buffers, k, first_sample)  # (n, L_1) -> (n, D)
-        nll, weights = np.empty((n_samples, n_rows)), np.empty((n_samples, n_rows))
-        doutput = upstream(decoder, floats, first_sample, n)
-        nll_rows(output, x, number, nll.reshape(n), 1.0 if is_iwae else dloss / n, doutput)  # (ELBO-nll)
-        loss = bound_rows(nll, log_ratio, is_iwae, dloss, weights, doutput)
+        return layers_forward(theta, decoder, z_1, *buffers, k, first_sample), clipped  # (n, L_1) -> (n, D)
 
-        dz_1, bound = layers_backward(theta, decoder, z_1, *buffers, k, first_sample)
+    return inlined(_forward)
+
+
+@functools.cache
+def chain_backward_kernel(activation):
+    """From the gradient of the decoder's output back to the data, through p downwards and q upwards; returns the bound."""
+    layers_backward = layers_backward_kernel(activation)
+
+    def _backward(theta, layers, decoder, latents, x, noise, beta, is_closed, buffers, k, first, first_sample, weights):
+        n, top, floats = len(noise), len(latents) - 1, buffers[0]
+        dz_1, bound = layers_backward(theta, decoder, z_of(latents[0], n, floats), *buffers, k, first_sample)
         start_dz(latents, dz_1, floats)
         for t in range(top if is_closed else top + 1):
             kl_rows_backward(latents[t], beta, weights, floats)  # -> (n, 2L_t)
@@ -182,15 +210,15 @@ def chain_rows_kernel(activation, likelihood):
                 add_to_dz(latents[t + 1], dabove, floats)
                 bound += of_prior
         for t in range(top, -1, -1):
-            below, place = (z_of(latents[t - 1], n, floats), (k, first_sample)) if t > 0 else (x, (k, first))
+            below, place = (z_of(latents[t - 1], n, floats), first_sample) if t > 0 else (x, first)
             z_rows_backward(latents[t], beta, noise, weights, len(below), is_closed and t == top, floats)
-            dbelow, of_encoder = layers_backward(theta, upwards(layers, latents[t]), below, *buffers, *place)
+            dbelow, of_encoder = layers_backward(theta, upwards(layers, latents[t]), below, *buffers, k, place)
             bound += of_encoder
             if t > 0:  # z_t-1 was read by the network of z_t, too
                 add_to_dz(latents[t - 1], dbelow, floats)
-        return loss, total(nll) / n, total(kl), kl[top], clipped, bound
+        return bound
 
-    return inlined(_rows)
+    return inlined(_backward)
 
 
 def _own_gradients(theta, layers, decoder, latents, x, n_samples, firsts, buffers, grad, k):

@@ -63,9 +63,10 @@ def diffusion_workspace(model, n_rows, n_shards=1, objective="matching", **_):
     first, last = (model.levels(np.array([u]))[0] for u in (0.0, 1.0))  # (1,) each
     prior, half_signal = diffusion.prior_kl_forward(zero, last)[0].item(), 0.5 / (1 + np.exp(last).item())
     if model.likelihood == "levels":
-        return make(model.activation, model.layers, n_rows, n_shards, steps, half_signal, prior, 0.0, np.exp(0.5 * first).item())
-    nll = model.reconstruction_forward(zero, zero, first)[0].item()
-    return make(model.activation, model.layers, n_rows, n_shards, steps, half_signal, prior, nll, 0.0)
+        ends = half_signal, prior, 0.0, np.exp(0.5 * first).item()
+    else:
+        ends = half_signal, prior, model.reconstruction_forward(zero, zero, first)[0].item(), 0.0
+    return make(model.activation, model.layers, n_rows, n_shards, steps, *ends)
 
 
 def steps_table(model, at):
