@@ -30,6 +30,7 @@ from npvae.data import mnist
 from npvae.data.rows import Rows
 from npvae.training.optim import Adam
 from npvae.training.step import Step
+from npvae.training.together import is_together
 
 VERIFY_STEPS = 100
 SECONDS = 0.5  # of one run
@@ -44,7 +45,7 @@ class Npvae:
         for name, value in theta.items():
             self.model.parameters[name] = value
         self.rows = Rows.of(self.model, task.data, "data")
-        self.workers = Workers(workers or workers_for(self.model.theta.size * batch_size))
+        self.workers = Workers(workers or workers_for(self.model.theta.size * batch_size, is_together(self.model)))
         self.training_step = Step(self.model, self.rows, batch_size, Adam(task.learning_rate), self.workers)
         self.count = 0
 

@@ -193,19 +193,23 @@ def test_a_step_allocates_nothing_large_and_2000_steps_leave_nothing_behind(n):
 def test_small_models_use_one_worker_and_large_ones_all_cores():
     assert workers_for(npvae.VAE(64, 2, (64,)).theta.size * 32) == 1
     assert workers_for(npvae.VAE(784, 20, (400,)).theta.size * 128) == cores_available()
+    small = npvae.VAE(784, 2, (64,)).theta.size * 32  # for workers who compute one gradient together
+    assert workers_for(small) == 1
+    assert workers_for(small, together=True) == min(3, cores_available())
 
 
 def test_samples_of_z_count_as_rows_where_fit_chooses_its_workers(monkeypatch):
     chosen = []
 
-    def workers_for(n_multiplications):
-        chosen.append(n_multiplications)
+    def workers_for(n_multiplications, together):
+        chosen.append((n_multiplications, together))
         return 1
 
     monkeypatch.setattr(training, "workers_for", workers_for)
-    model = npvae.VAE(16, 2, ())
-    npvae.fit(model, np.eye(16, dtype=bool), epochs=1, batch_size=8, n_samples=5, progress=False)
-    assert chosen == [40 * model.theta.size]
+    for backend in ("numba", "numpy"):
+        model = npvae.VAE(16, 2, (), backend=backend)
+        npvae.fit(model, np.eye(16, dtype=bool), epochs=1, batch_size=8, n_samples=5, progress=False)
+    assert chosen == [(40 * model.theta.size, True), (40 * model.theta.size, False)]
 
 
 # ------------------------------------------------------------------------------------------- threads of BLAS

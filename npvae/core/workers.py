@@ -16,7 +16,9 @@ from threadpoolctl import ThreadpoolController
 
 from npvae.core.cores import cores_available
 
-WORTHWHILE = 4e6  # multiplications of a worker, below which handing work to another costs more than it saves
+# Multiplications of a worker, below which handing work to another costs more than it saves; the same of workers who compute one
+# gradient together.
+WORTHWHILE, TOGETHER = 4e6, 1e6
 LINE = 16  # int64 between two signals: two cache lines, which are fetched together
 ABORTED = 2**62  # a signal of a worker that does not come any more
 
@@ -206,6 +208,7 @@ def set_threads(library, n):
     let_others(force=True)
 
 
-def workers_for(n_multiplications):
-    """How many workers a task of so many multiplications is worth: one for small ones, at most the cores."""
-    return int(max(1, min(cores_available(), n_multiplications // WORTHWHILE)))
+def workers_for(n_multiplications, together=False):
+    """How many workers a task of so many multiplications is worth: one for small ones, at most the cores. together: it is a
+    gradient that they compute together (`npvae.training.together`)."""
+    return int(max(1, min(cores_available(), n_multiplications // (TOGETHER if together else WORTHWHILE))))

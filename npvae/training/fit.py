@@ -19,6 +19,7 @@ from npvae.models.backend import compilation_announced
 from npvae.training import bad_rows, optim
 from npvae.training.state import Best, TrainingState, epoch_line, history_row, plain, terms_line
 from npvae.training.step import Step, validate, validation_settings
+from npvae.training.together import is_together
 
 MAX_SKIPPED_IN_A_ROW = 3
 
@@ -68,7 +69,7 @@ def fit(model, x_train=(), x_val=None, *, epochs=10, batch_size=128, optimizer=N
     else:
         n_samples = settings.get("n_samples", 1)
         n_decoded = batch_size if callable(n_samples) else batch_size * n_samples
-        n_workers = workers_for(model.theta.size * n_decoded) if workers is None else workers
+        n_workers = workers_for(model.theta.size * n_decoded, is_together(model)) if workers is None else workers
     n = len(train) if train.arrays else steps_per_epoch
     length = {"rows": n} if train.arrays else {"steps_per_epoch": n}
     state.keep(seed=seed, batch_size=batch_size, workers=n_workers, **length)

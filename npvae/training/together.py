@@ -14,6 +14,12 @@ from npvae.core.parameters import zeros
 from npvae.training import optim
 
 
+def is_together(model):
+    """Whether workers compute one gradient of this model together, with its usual settings."""
+    make = getattr(model, "workspace", None)
+    return make is not None and hasattr(make(1), "team")
+
+
 class Together:
     """The gradient, and with our optimisers the update, of a `npvae.training.step.Step` in its model's workspace."""
 
