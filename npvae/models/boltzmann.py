@@ -24,7 +24,7 @@ from npvae.core.parameters import Theta
 from npvae.core.workers import Workers, workers_for
 from npvae.models import common, fused, partition_function, saved
 from npvae.models.protocol import Example
-from npvae.ops import boltzmann
+from npvae.ops import boltzmann, latent
 from npvae.ops.uniforms import generators
 
 VISIBLE = ("binary", "gaussian")  # kinds of visible units
@@ -38,15 +38,17 @@ class Terms(NamedTuple):
     loss: float  # positive − negative
     positive: float  # F(x) of the data
     negative: float  # F(x') of the chains
+    clipped: float  # share of the visible units' log-variances that are clipped, 0 to 1
 
 
 class Cache(NamedTuple):
-    """What `backward` needs of `forward`: the caches of the ops, None without offsets."""
+    """What `backward` needs of `forward`: the caches of the ops, None of those that this machine does without."""
 
     loss: tuple
     positive: tuple
     negative: tuple
     centre: tuple | None
+    clip: np.ndarray | None
 
 
 class BoltzmannMachine:
@@ -58,16 +60,18 @@ class BoltzmannMachine:
     n_chains     C, persistent chains, at least as many as workers; 0 for contrastive divergence
     backend, dtype, seed   as those of `npvae.Flow`; the seed is also that of the chains' first states
 
-    Parameters: visible_bias (V,), hidden_bias (H,), W (V, H) and, of Gaussian units, logvar (V,). Buffers, which no gradient
-    reaches: chains (C, V), if any, and visible_offset (V,), hidden_offset (H,), at first 0. With offsets the biases are those
-    of a centred machine (`npvae.ops.boltzmann.centre_forward`); `machine` gives those of the energy E(x, h) as the lectures
-    write it. Raises ValueError for what cannot be.
+    Parameters: visible_bias (V,), hidden_bias (H,), W (V, H) and, of Gaussian units, logvar (V,), of which the machine has the
+    value clipped to [−30, 20]: a unit that hidden units predict exactly gains by each step of logvar downwards. Buffers, which
+    no gradient reaches: chains (C, V), if any, and visible_offset (V,), hidden_offset (H,), at first 0. With offsets the biases
+    are those of a centred machine (`npvae.ops.boltzmann.centre_forward`); `machine` gives those of the energy E(x, h) as the
+    lectures write it. Raises ValueError for what cannot be.
     """
 
     theta, ops = Theta(), common.ops
     Terms = Terms
     units = "nats per datum"
-    terms_help = {"loss": "free energy of data − of chains", "positive": "F(x) of the data", "negative": "F of the chains"}
+    terms_help = {"loss": "free energy of data − of chains", "positive": "F(x) of the data", "negative": "F of the chains",
+                  "clipped": "share of log-variances clipped"}  # fmt: skip
     options = (
         Option("hidden", 64, "hidden units", options.integer(1), "n_hidden", metavar="H"),
         Option("visible", "binary", "visible units: binary for zeros and ones, or gaussian", options.one_of(*VISIBLE),
@@ -108,13 +112,14 @@ class BoltzmannMachine:
         if check:
             (x,), (noise,) = self.check(x), self.check(noise, "noise")
             self.check_settings(n_steps)
-        machine, centre_cache = self.machine_and_cache()
+        machine, *caches = self.machine_and_caches()
         free_energy_forward = self.free_energy_pair[0]
         positive, positive_cache = free_energy_forward(x, *machine)  # (B, V) -> (B,)
         negative, negative_cache = free_energy_forward(noise, *machine)  # (C, V) -> (C,)
         loss, loss_cache = boltzmann.phases_forward(positive, negative)
         phases = [values.mean(dtype=np.result_type(values, np.float64)).item() for values in (positive, negative)]
-        return Terms(loss.item(), *phases), Cache(loss_cache, positive_cache, negative_cache, centre_cache)
+        clipped = 0.0 if caches[1] is None else 1 - caches[1].mean().item()
+        return Terms(loss.item(), *phases, clipped), Cache(loss_cache, positive_cache, negative_cache, *caches)
 
     def backward(self, cache, dloss=1.0, out=None):
         """Gradient of dloss · loss with respect to every parameter: a dict of the parameters' names and shapes.
@@ -126,30 +131,33 @@ class BoltzmannMachine:
         at_chains = free_energy_backward(dnegative, cache.negative)
         at_data = free_energy_backward(dpositive, cache.positive)
         grads = [positive + negative for positive, negative in zip(at_data, at_chains)]  # each parameter receives two
-        return common.laid_out(self, [self.through_biases(grads, cache.centre)], out)
+        return common.laid_out(self, [self.through_machine(grads, cache)], out)
 
     gradient, workspace = fused.boltzmann_gradient, fused.boltzmann_workspace
 
-    def machine_and_cache(self):
-        """The machine of the energy E(x, h), (visible_bias, hidden_bias, W) and, of Gaussian units, logvar; and a cache."""
+    def machine_and_caches(self):
+        """The machine of the energy E(x, h), (visible_bias, hidden_bias, W) and, of Gaussian units, logvar; and both caches."""
         visible_bias, hidden_bias, W, *logvar = self.parameters.values()
-        if not self.is_centred:
-            return (visible_bias, hidden_bias, W, *logvar), None
-        offsets = self.buffers["visible_offset"], self.buffers["hidden_offset"]
-        biases, cache = boltzmann.centre_forward(visible_bias, hidden_bias, W, logvar[0] if logvar else None, *offsets)
-        return (*biases, W, *logvar), cache
+        biases, centre_cache, clip_cache = (visible_bias, hidden_bias), None, None
+        if logvar:
+            logvar[0], clip_cache = latent.clip_logvar_forward(logvar[0])
+        if self.is_centred:
+            offsets = self.buffers["visible_offset"], self.buffers["hidden_offset"]
+            biases, centre_cache = boltzmann.centre_forward(*biases, W, logvar[0] if logvar else None, *offsets)
+        return (*biases, W, *logvar), centre_cache, clip_cache
 
-    def through_biases(self, grads, cache):
+    def through_machine(self, grads, cache):
         """From the gradients of the machine's parameters those of the model's: W and logvar reach the biases as well."""
-        if cache is None:
-            return grads
-        dvisible_bias, dhidden_bias, *others = boltzmann.centre_backward(*grads[:2], cache)
-        return [dvisible_bias, dhidden_bias, *(own + by_biases for own, by_biases in zip(grads[2:], others, strict=True))]
+        if cache.centre is not None:
+            dvisible_bias, dhidden_bias, *others = boltzmann.centre_backward(*grads[:2], cache.centre)
+            grads = [dvisible_bias, dhidden_bias, *(own + by_biases for own, by_biases in zip(grads[2:], others, strict=True))]
+        if cache.clip is not None:
+            grads = [*grads[:-1], latent.clip_logvar_backward(grads[-1], cache.clip)]
+        return grads
 
-    machine = property(lambda self: self.machine_and_cache()[0])
+    machine = property(lambda self: self.machine_and_caches()[0])
     is_centred = property(lambda self: bool(self.buffers["visible_offset"].any() or self.buffers["hidden_offset"].any()))
     chains = property(lambda self: self.buffers.get("chains"))
-    logvar = property(lambda self: self.parameters.get("logvar"))
 
     @property
     def free_energy_pair(self):
@@ -179,7 +187,7 @@ class BoltzmannMachine:
         mean = x.mean(axis=0, dtype=np.float64)  # (V,)
         self.buffers["visible_offset"][:], self.buffers["hidden_offset"][:] = mean, 0.5
         self.parameters["visible_bias"] = partition_function.base_bias(self, x)
-        if self.logvar is not None:
+        if self.visible == "gaussian":
             variance = x.var(axis=0, dtype=np.float64)
             if not variance.all():
                 raise ValueError(f"x must vary in every column; column {int(np.argmin(variance))} does not")
@@ -189,8 +197,8 @@ class BoltzmannMachine:
 
     def independent_units(self, n, rng):
         """n draws (n, V) of the machine without weights whose visible biases are the parameters'."""
-        logvar = None if self.logvar is None else self.logvar.real
-        return partition_function.independent(self.parameters["visible_bias"].real, n, np.random.default_rng(rng), logvar)
+        logvar = (value.real for value in self.machine[3:])
+        return partition_function.independent(self.parameters["visible_bias"].real, n, np.random.default_rng(rng), *logvar)
 
     data_kind = property(lambda self: "binary" if self.visible == "binary" else "real")
 
@@ -262,17 +270,20 @@ class BoltzmannMachine:
     def examples(cls, backend):
         """Binary and Gaussian units, one and several steps, hidden layers larger and smaller than the visible one, centred."""
         rng = np.random.default_rng(3)
-        for V, H, visible, n_steps, B, is_centred in [
-            (6, 4, "binary", 1, 4, False), (5, 7, "binary", 3, 3, True), (7, 1, "binary", 2, 3, False),
-            (4, 5, "gaussian", 1, 4, False), (3, 4, "gaussian", 3, 3, True), (12, 110, "binary", 1, 6, True),
+        for V, H, visible, n_steps, B, how in [
+            (6, 4, "binary", 1, 4, ""), (5, 7, "binary", 3, 3, ", centred"), (7, 1, "binary", 2, 3, ""),
+            (4, 5, "gaussian", 1, 4, ""), (3, 4, "gaussian", 3, 3, ", centred"), (12, 110, "binary", 1, 6, ", centred"),
+            (3, 4, "gaussian", 1, 4, ", centred, clipped"),
         ]:  # fmt: skip
             model = cls(V, H, visible, backend=backend, dtype="float64", seed=4)
             x = (rng.random((2 * B, V)) < 0.3).astype(float) if visible == "binary" else rng.standard_normal((2 * B, V))
-            if is_centred:
+            if "centred" in how:
                 model.centre(np.concatenate([x, 1 - x]))
             model.theta += 0.5 * rng.standard_normal(model.theta.size)
-            how = f"{visible}{', centred' if is_centred else ''}, CD-{n_steps}"
-            yield Example(f"{backend} BoltzmannMachine {V}-{H}, {how}, B {B}", model, (x,), {"n_steps": n_steps})
+            if "clipped" in how:
+                model.parameters["logvar"][1] = 21
+            name = f"{backend} BoltzmannMachine {V}-{H}, {visible}{how}, CD-{n_steps}, B {B}"
+            yield Example(name, model, (x,), {"n_steps": n_steps})
 
     # ----------------------------------------------------------------------------------- copies, files, checks, text
 
@@ -285,7 +296,5 @@ class BoltzmannMachine:
 
     def __repr__(self):
         chains = f"{self.n_chains} chains" if self.n_chains else "no chains"
-        return (
-            f"BoltzmannMachine({self.n_features}-{self.n_hidden}, {self.visible}, {chains}, {self.dtype.name}, {self.backend}: "
-            f"{self.theta.size:,} parameters)"
-        )
+        units = f"{self.n_features}-{self.n_hidden}, {self.visible}"
+        return f"BoltzmannMachine({units}, {chains}, {self.dtype.name}, {self.backend}: {self.theta.size:,} parameters)"

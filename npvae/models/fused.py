@@ -89,7 +89,7 @@ def boltzmann_gradient(model, x, noise, n_steps=1, dloss=1.0, out=None, workspac
     offsets = model.buffers["visible_offset"], model.buffers["hidden_offset"]
     grads = views_of(out, model.parameters.shapes).values()
     phases = model.ops.boltzmann_gradient(x, noise, model.machine, offsets, model.is_centred, dloss, grads, workspace)
-    return model.Terms(phases[0] - phases[1], *phases), np.dot(out, out)
+    return model.Terms(phases[0] - phases[1], *phases, 0.0), np.dot(out, out)  # no log-variances: none are clipped
 
 
 def boltzmann_workspace(model, n_rows, n_steps=1, **_):

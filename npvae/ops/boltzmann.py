@@ -23,8 +23,8 @@ By the same token units of one layer are independent given the other layer, and
     ∂ log p(x)/∂θ = −∂F(x)/∂θ + E_{x' ~ p}[∂F(x')/∂θ]         the positive phase at the data, the negative at the model
 
 How to read a pair: `npvae.ops.layers`. Shapes: B batch or chains, V visible units, H hidden units. Parameters: visible_bias a
-(V,), hidden_bias b (H,), W (V, H), and logvar (V,), which is None where the visible units are binary. Nothing differentiates
-with respect to x: data and samples are constants.
+(V,), hidden_bias b (H,), W (V, H), and logvar (V,), which is None where the visible units are binary; clip it before it comes
+here (`npvae.ops.latent.clip_logvar_forward`). Nothing differentiates with respect to x: data and samples are constants.
 """
 
 import numpy as np

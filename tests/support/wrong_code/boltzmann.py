@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from npvae.models import BoltzmannMachine
 from npvae.ops import boltzmann, partition
 from npvae.ops.boltzmann import (
     binary_free_energy_backward,
@@ -22,8 +23,11 @@ BINARY = ("binary free energy", "numpy BoltzmannMachine 6-4, binary, CD-1, B 4, 
 GAUSSIAN = ("Gaussian free energy", "numpy BoltzmannMachine 4-5, gaussian, CD-1, B 4, fresh")
 CENTRED = ("centred biases", "numpy BoltzmannMachine 5-7, binary, centred, CD-3, B 3, fresh")
 CENTRED_GAUSSIAN = ("centred biases, Gaussian units", "numpy BoltzmannMachine 3-4, gaussian, centred, CD-3, B 3, fresh")
+CLIPPED = ("numpy BoltzmannMachine 3-4, gaussian, centred, clipped, CD-1, B 4, fresh",)
 PHASES = ("phases", "numpy BoltzmannMachine 6-4, binary, CD-1, B 4, fresh")
 MACHINE = ("numpy BoltzmannMachine 6-4, binary, CD-1, B 4, fresh",)
+
+through_machine = BoltzmannMachine.through_machine
 
 
 @mistake("binary_free_energy_backward", *BINARY)
@@ -126,6 +130,20 @@ def variance_in_the_offset_kept_constant(dvisible_bias, dhidden_bias, cache):
     """u = μ/σ² depends on logvar."""
     *grads, dlogvar = centre_backward(dvisible_bias, dhidden_bias, cache)
     return *grads, 0 * dlogvar
+
+
+@mistake("BoltzmannMachine.through_machine", *CLIPPED)
+def clip_forgotten_on_the_way_back(model, grads, cache):
+    """F takes the clipped logvar, and its gradient goes to the one that runs away."""
+    return through_machine(model, grads, cache._replace(clip=None))
+
+
+@mistake("BoltzmannMachine.through_machine", *CLIPPED)
+def clip_of_the_variance_but_not_of_that_in_the_offsets(model, grads, cache):
+    """What reaches logvar by u = μ/σ² is added behind the clip."""
+    *_, by_biases = centre_backward(*grads[:2], cache.centre)
+    *others, dlogvar = through_machine(model, grads, cache)
+    return [*others, np.where(cache.clip, dlogvar, by_biases)]
 
 
 # ------------------------------------------------------------------------------- probability: forward and backward agree
