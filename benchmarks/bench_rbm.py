@@ -1,11 +1,14 @@
 """How fast a Boltzmann machine is sampled and trained, beside scikit-learn's BernoulliRBM and PyTorch.
 
-    python benchmarks/bench_rbm.py --data-dir DIR [--repeats N] [--markdown]
+    python benchmarks/bench_rbm.py --data-dir DIR [--repeats N] [--enumerate N] [--markdown]
 
 784-500 units, 100 chains, binarised MNIST in batches of 100. A Gibbs step renews all units of all chains once; an update is
 a Gibbs step of persistent chains, both phases of the gradient, and the step of the optimiser (PCD-1; with momentum, in
 scikit-learn without). All contenders start at the same machine, which npvae trains for some epochs before: how many units are
 on decides what npvae's sums over rows cost.
+
+Then, once, log Z of the machine that has the first 25 of these hidden units: exactly, a sum over 2^25 states with all cores,
+beside the estimate by annealing.
 
 First verifies that all have the same free energies, and PyTorch the same gradient. Both peers take part where they can be
 imported, with one thread and with one per core; scikit-learn computes in float64, as it always does.
@@ -14,6 +17,7 @@ imported, with one thread and with one per core; scikit-learn computes in float6
 import argparse
 import json
 import time
+from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 from common import RESULTS, interleaved, machine, print_machine, save, settled, spread
@@ -33,6 +37,7 @@ N_HIDDEN, N_ROWS, N_CHAINS = 500, 100, 100
 LEARNING_RATE, MOMENTUM = 1e-3, 0.9
 EPOCHS = 5  # of the machine that all start at
 SECONDS = 0.5  # of one run
+N_ENUMERATED = 25  # hidden units, of whose machine log Z is exact
 WHAT = ("gibbs", "update")
 
 
@@ -209,14 +214,34 @@ def compared(found, repeats):
     return {name: {what: spread([1 / value for value in seconds[name, what]]) for what in WHAT} for name in found}
 
 
+def enumeration(model, x, n_hidden):
+    """log Z of the machine with the first n_hidden units, exact and by annealing from the mean of rows x; seconds of each."""
+    small, found = BoltzmannMachine(784, n_hidden), {"n_hidden": n_hidden}
+    visible_bias, hidden_bias, W = model.machine
+    small.parameters.update(visible_bias=visible_bias, hidden_bias=hidden_bias[:n_hidden], W=W[:, :n_hidden])
+    BoltzmannMachine(784, 2).log_partition()  # compiled before
+    for method in ("exact", "annealing"):
+        started = time.perf_counter()
+        log_z, error, *_ = small.log_partition(x, method, rng=0)
+        found[method] = {"log_z": log_z, "error": error, "seconds": time.perf_counter() - started}
+    return found
+
+
+def sentence(found):
+    """What `enumeration` has found, in words."""
+    n, exact, annealing = found["n_hidden"], found["exact"], found["annealing"]
+    return (f"log Z of the first {n} hidden units, a sum over 2^{n} states: {exact['log_z']:.3f}, exact, in "
+            f"{exact['seconds']:.3g} s; by annealing {annealing['log_z']:.3f} ± {annealing['error']:.3f}.")  # fmt: skip
+
+
 def markdown(result):
-    """The README's table."""
+    """The README's table, and below it the enumeration."""
     lines = ["| 784-500, 100 chains | Gibbs steps/s | lowest … highest | updates/s (PCD-1) | lowest … highest |",
              "|---|---:|---|---:|---|"]  # fmt: skip
     for name, row in result["contenders"].items():
         cells = [f"{row[what]['median']:,.0f} | {row[what]['min']:,.0f} … {row[what]['max']:,.0f}" for what in WHAT]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join(lines + (["", sentence(result["enumeration"])] if "enumeration" in result else []))
 
 
 def draw(results):
@@ -235,12 +260,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data-dir", metavar="DIR", help="folder of the MNIST files (default: the cache, else a download)")
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="interleaved runs of each contender (default: 5)")
+    parser.add_argument("--enumerate", type=int, default=N_ENUMERATED, metavar="N",
+                        help="hidden units whose states are summed over, 0: none (default: %(default)s)")  # fmt: skip
     parser.add_argument("--markdown", action="store_true", help="measure nothing: print the saved result as a table")
     args = parser.parse_args()
     if args.markdown:
         print(markdown(json.loads((RESULTS / "rbm.json").read_text())))
         return
     info = machine()
+    try:
+        info["versions"]["scikit-learn"] = version("scikit-learn")
+    except PackageNotFoundError:
+        info["versions"]["scikit-learn"] = None
     print_machine(info)
     model, x = start(args.data_dir)
     on = {"visible": float(x.mean()), "hidden": float(model.encode(x[:1000]).mean())}
@@ -248,6 +279,8 @@ def main():
     found = contenders(model, x)
     verify(found, model, x)
     result = {"machine": info, "on": on, "contenders": compared(found, args.repeats)}
+    if args.enumerate:
+        result["enumeration"] = enumeration(model, x, args.enumerate)
     print(markdown(result))
     save("rbm", result, draw(result["contenders"]))
 

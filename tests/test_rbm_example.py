@@ -12,6 +12,7 @@ import pytest
 
 from npvae.data import mnist
 from npvae.models import BoltzmannMachine, partition_function
+from npvae.ops import partition
 
 ROOT = Path(__file__).parents[1]
 
@@ -108,3 +109,20 @@ def test_the_speed_benchmark_times_contenders_of_the_same_machine(images, monkey
     text = bench.markdown({"contenders": {"npvae, 1 thread": row}})
     assert text.splitlines()[-1] == "| npvae, 1 thread | 2,000 | 1,000 … 3,000 | 2,000 | 1,000 … 3,000 |"
     bench.draw({"npvae, 1 thread": row, "PyTorch, 1 thread": row}).savefig(tmp_path / "rbm.png", dpi=20)
+
+
+def test_the_speed_benchmark_enumerates_the_machine_of_the_first_hidden_units(images, monkeypatch):
+    bench = script(monkeypatch, "benchmarks", "bench_rbm")
+    monkeypatch.setattr(bench, "BoltzmannMachine", lambda _, *args, **options: BoltzmannMachine(36, *args, **options))
+    monkeypatch.setattr(partition_function, "BETAS", np.linspace(0, 1, 100))
+    model = BoltzmannMachine(36, 6)
+    model.theta = 0.3 * np.random.default_rng(0).standard_normal(model.theta.size)
+    visible_bias, hidden_bias, W = model.machine
+    found = bench.enumeration(model, (images.x_train > 99) * 1.0, 4)
+    log_z = partition.enumerated_log_partition(visible_bias, hidden_bias[:4], W[:, :4])
+    assert found["exact"]["log_z"] == pytest.approx(log_z, rel=1e-12)
+    assert found["exact"]["error"] == 0
+    assert abs(found["annealing"]["log_z"] - log_z) < 4 * found["annealing"]["error"] < 0.5
+    row = {what: {"median": 2000.0, "min": 1000.0, "max": 3000.0} for what in bench.WHAT}
+    last = bench.markdown({"contenders": {"npvae, 1 thread": row}, "enumeration": found}).splitlines()[-1]
+    assert last.startswith(f"log Z of the first 4 hidden units, a sum over 2^4 states: {log_z:.3f}, exact, in ")
