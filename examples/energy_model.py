@@ -18,7 +18,8 @@
                          noise, and the energy is not that of the data
    score matching, silu  a network that has no bound. Where there are no data nothing is asked of the score, and the energy may
                          fall there. tanh is bounded, and the confinement ½ ‖x‖² does the rest
-3. The picture: data, −log p and draws of the models of 1; below, the curves of 2 and −log p of what has gone wrong.
+3. The picture: data, −log p and draws of the models of 1; the curves of 2, with the share of the proposals that are accepted;
+   and −log p of three models that have gone wrong.
 """
 
 import argparse
@@ -49,7 +50,8 @@ CHANGES = {  # name -> objective, of the constructor, of the training
     "score matching, silu": ("score", {"activation": "silu"}, {}),
 }
 COLORS = ("#4477aa", "#66ccee", "#ee6677", "#ccbb44", "#aa3377", "#228833", "#222222")
-LIMIT, FAR, DEEPEST = 3.2, 20.0, 8.0  # half widths of panels; nats of −log p that the colours span
+LIMIT, DEEPEST = 3.2, 8.0  # half width of panels; nats of −log p that the colours span
+FAILURES = {"5 steps, α = 0": LIMIT, "5 steps from noise": LIMIT, "score matching, silu": 20.0}  # of CHANGES: half width
 
 
 def train(x, objective, epochs, on_epoch=None, changes=None, settings=None):
@@ -72,17 +74,17 @@ def divergence(model, test, log_f):
 
 def table(names, epochs):
     """Train and print a line for each density and objective; the models, name -> objective -> EnergyModel."""
-    columns = f"{'⟨log f⟩':>9}{'⟨E⟩':>9}{'log Z':>8}{'KL(f ‖ p)':>18}{'of log Z':>10}{'taken':>7}{'seconds':>9}"
+    columns = f"{'⟨log f⟩':>9}{'⟨E⟩':>9}{'log Z':>8}{'KL(f ‖ p)':>18}{'of log Z':>10}{'taken':>7}{'CPU s':>9}"
     print(f"{'nats':14}{'entropy':>8}  {'':23}{columns}")
     models = {}
     for name in names:
         x, test = toy.dataset_rows(name, N_TRAIN, N_TEST)
         log_f, models[name] = toy.log_density(name, test), {}
         for objective, called in OBJECTIVES.items():
-            started = time.perf_counter()
+            started = time.process_time()
             sharp = SHARP if name in EDGES and objective == "score" else ()
             model = models[name][objective] = train(x, objective, epochs, None, *sharp)
-            seconds = time.perf_counter() - started
+            seconds = time.process_time() - started
             kl, error, found = divergence(model, test, log_f)
             print(f"{name:14}{toy.entropy(name):8.4f}  {called:23}{log_f.mean():9.4f}{found['energy']:9.4f}"
                   f"{found['log_partition']:8.4f}{kl:10.4f} ±{error:.4f}{model.log_partition().error:10.0e}"
@@ -91,17 +93,18 @@ def table(names, epochs):
 
 
 def against_epochs(name, epochs):
-    """For each of CHANGES the divergence after every epoch, and the model: name -> (array (epochs,), EnergyModel)."""
+    """For each of CHANGES the divergence after every epoch and the share of Langevin steps that are taken, and the model: name
+    -> (array (2, epochs), EnergyModel)."""
     x, test = toy.dataset_rows(name, N_TRAIN, N_TEST)
     log_f, found = toy.log_density(name, test), {}
     print(f"\n{name + ', changed':25}{'KL(f ‖ p) in nats, epoch by epoch':^{7 * epochs}}{'⟨E⟩':>9}{'taken':>7}")
     for change, (objective, changes, settings) in CHANGES.items():
         curve = []
         model = train(x, objective, epochs, lambda model: curve.append(divergence(model, test, log_f)), changes, settings)  # noqa: B023
-        values, measures = np.array([kl for kl, *_ in curve]), curve[-1][-1]
-        print(f"{change:25}" + "".join(f"{kl:7.3f}" for kl in values)
-              + f"{measures['energy']:9.1f}{measures['acceptance']:7.2f}", flush=True)  # fmt: skip
-        found[change] = values, model
+        kls, measures = [kl for kl, *_ in curve], [measured for *_, measured in curve]
+        print(f"{change:25}" + "".join(f"{kl:7.3f}" for kl in kls)
+              + f"{measures[-1]['energy']:9.1f}{measures[-1]['acceptance']:7.2f}", flush=True)  # fmt: skip
+        found[change] = np.array([kls, [measured["acceptance"] for measured in measures]]), model
     return found
 
 
@@ -117,12 +120,9 @@ def bare(axes, limit=LIMIT):
     axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=[], yticks=[])
 
 
-def draw(models, changed):
-    """Models of each density in rows; below, the curves, and two of the models that went wrong."""
-    n = len(models)
-    figure = Figure(figsize=(10, 2.0 * n + 3.9), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(2.0 * n, 3.7))
-    panels = above.subplots(n, 5, squeeze=False)
+def draw_models(figure, models):
+    """Models of each density in rows."""
+    panels = figure.subplots(len(models), 5, squeeze=False)
     titles = ("data", "−log p, contrastive", "draws", "−log p, score matching", "draws")
     for title, axes in zip(titles, panels[0]):
         axes.set_title(title, fontsize=11)
@@ -134,20 +134,43 @@ def draw(models, changed):
         row[0].set_ylabel(name, fontsize=11)
         for axes in row:
             bare(axes)
-    above.colorbar(colours, ax=panels, shrink=0.5, label="−log p / nats", extend="max", aspect=30)
-    grid = below.add_gridspec(1, 3, width_ratios=(1.6, 1, 1))
-    left = below.add_subplot(grid[0])
-    for (change, (values, _)), color in zip(changed.items(), COLORS):
-        left.semilogy(1 + np.arange(len(values)), values, "o-", ms=3, color=color, label=change)
-    left.set(xlabel="epoch", ylabel="KL(f ‖ p) / nats", title=next(iter(models)))
-    left.set_ylim(top=1e4)  # room for the legend
-    left.legend(frameon=False, fontsize=8, ncols=2, loc="upper right")
-    for place, change, limit in ((1, "5 steps, α = 0", LIMIT), (2, "score matching, silu", FAR)):
-        axes, model = below.add_subplot(grid[place]), changed[change][1]
+    figure.colorbar(colours, ax=panels, shrink=0.5, label="−log p / nats", extend="max", aspect=30)
+
+
+def draw_curves(figure, name, changed):
+    """Divergence and acceptance epoch by epoch, with one thing changed at a time."""
+    left, right, key = figure.subplots(1, 3, width_ratios=(1, 1, 0.5))
+    for (change, (curves, _)), color in zip(changed.items(), COLORS):
+        epochs = 1 + np.arange(curves.shape[1])
+        left.semilogy(epochs, curves[0], "o-", ms=3, color=color, label=change)
+        right.plot(epochs, curves[1], "o-", ms=3, color=color)
+    left.set(xlabel="epoch", ylabel="KL(f ‖ p) / nats", title=f"{name}: divergence")
+    right.set(xlabel="epoch", ylim=(0, 1), title="share of Langevin steps accepted")
+    key.axis("off")
+    key.legend(*left.get_legend_handles_labels(), frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(-0.2, 0.5))
+
+
+def draw_failures(figure, name, changed):
+    """−log p of three models that went wrong; white: data, or what the training takes for draws of the model."""
+    data = toy.sample(name, 300, 1)
+    for axes, (change, limit) in zip(figure.subplots(1, 3), FAILURES.items()):
+        model, dots, said = changed[change][1], data, "data"
+        if model.start == "noise":
+            dots, said = model.sample(300, 3, model.n_langevin, sampler=model.sampler), "noise after 5 steps"
         surface(axes, model, limit)
-        axes.plot(*toy.sample(next(iter(models)), 300, 1).T, ".", ms=1, color="white")
+        axes.plot(*dots.T, ".", ms=1.5, color="white")
         bare(axes, limit)
-        axes.set_title(f"{change}: −log p, ±{limit:g}", fontsize=10)
+        axes.set_title(f"{change}\n−log p within ±{limit:g}; dots: {said}", fontsize=10)
+
+
+def draw(models, changed):
+    """Models of each density; the curves of the first, and what went wrong."""
+    name, height = next(iter(models)), 2.0 * len(models)
+    figure = Figure(figsize=(10, height + 6.6), layout="constrained")
+    above, middle, below = figure.subfigures(3, 1, height_ratios=(height, 2.9, 3.7))
+    draw_models(above, models)
+    draw_curves(middle, name, changed)
+    draw_failures(below, name, changed)
     return figure
 
 
