@@ -1,6 +1,7 @@
 """Compilation: cached on disk where that is possible, and never worse than without a cache."""
 
 import functools
+import gc
 import importlib.util
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numba
 import numpy as np
 import pytest
-from numba.core import caching
+from numba.core import caching, event
 
 from npvae.kernels import compile as compiling
 from npvae.kernels import vae
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="NUMBA_DISABLE_
 
 
 @pytest.fixture
-def load(tmp_path):
+def load(tmp_path, monkeypatch):
     """load() imports the file of a small kernel as a new process would, and returns the kernel."""
     path = tmp_path / "kernel.py"
     path.write_text(
@@ -35,6 +36,7 @@ def load(tmp_path):
     def load():
         spec = importlib.util.spec_from_file_location("kernel", path)
         module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "kernel", module)  # where the cache looks for it
         spec.loader.exec_module(module)
         return compiling.jit(module.double)
 
@@ -49,22 +51,21 @@ def doubles(kernel):
     return sum(kernel.stats.cache_hits.values()) == 1
 
 
-def cache_files(tmp_path, suffix):
-    return list(tmp_path.rglob(f"*.{suffix}"))
+def cache_files(tmp_path):
+    return list(tmp_path.rglob("*.nbc"))
 
 
 def test_a_kernel_is_compiled_once_and_then_loaded(load, tmp_path):
     assert not doubles(load())
-    assert len(cache_files(tmp_path, "nbi")) == len(cache_files(tmp_path, "nbc")) == 1
+    assert len(cache_files(tmp_path)) == 1
     assert doubles(load())
 
 
-@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: data[:-1],
                                     lambda data: b"\x80\x04garbage"])  # fmt: skip
-def test_a_damaged_cache_is_compiled_again_and_repaired(load, tmp_path, suffix, damage):
+def test_a_damaged_cache_is_compiled_again_and_repaired(load, tmp_path, damage):
     doubles(load())
-    (path,) = cache_files(tmp_path, suffix)
+    (path,) = cache_files(tmp_path)
     path.write_bytes(damage(path.read_bytes()))
     assert not doubles(load())
     assert doubles(load())
@@ -91,6 +92,26 @@ def test_sources_covers_every_file_of_the_kernels(monkeypatch, tmp_path):
     assert len(digests) == 4
 
 
+def test_what_is_saved_at_once_is_not_mixed_up(tmp_path):
+    """Two processes that compile versions of one kernel, and neither knows of the other."""
+    n, together = 60, threading.Barrier(2)
+
+    def process(k):
+        for number in range(n):
+            together.wait()
+            files(tmp_path / str(number)).save(k, f"compiled by {k}")
+
+    def files(folder):
+        return compiling.CacheFiles(folder, "kernel", "sources")
+
+    for number in range(n):
+        (tmp_path / str(number)).mkdir()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(process, range(2)))
+    for number in range(n):
+        assert [files(tmp_path / str(number)).load(k) for k in range(2)] == ["compiled by 0", "compiled by 1"]
+
+
 def test_where_nothing_can_be_written_kernels_compile_in_memory(load, monkeypatch, tmp_path):
     def refuse(self):
         raise OSError("read-only file system")
@@ -98,7 +119,7 @@ def test_where_nothing_can_be_written_kernels_compile_in_memory(load, monkeypatc
     monkeypatch.setattr(caching._CacheLocator, "ensure_cache_path", refuse)
     assert not doubles(load())
     assert not doubles(load())
-    assert not cache_files(tmp_path, "nb*")
+    assert not cache_files(tmp_path)
 
 
 def test_a_full_disk_is_no_error(load, monkeypatch):
@@ -120,6 +141,29 @@ def test_compilation_is_announced_once_and_loading_from_the_cache_is_not(load):
         doubles(load())
     assert said == ["compiling"]
     doubles(load())
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_garbage_is_not_looked_for_during_compilation_and_as_before_after_it(load, is_on):
+    during = []
+
+    class Observer(event.Listener):
+        def on_start(self, _):
+            pass
+
+        def on_end(self, _):
+            during.append(gc.isenabled())
+
+    before = gc.isenabled()
+    try:
+        gc.enable() if is_on else gc.disable()
+        with event.install_listener("numba:run_pass", Observer()):
+            doubles(load())
+        assert gc.isenabled() == is_on
+    finally:
+        gc.enable() if before else gc.disable()
+    assert during
+    assert not any(during)
 
 
 FACTORY = """

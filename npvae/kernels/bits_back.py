@@ -7,7 +7,7 @@ names the function of `npvae.ops.bits_back`.
 import numpy as np
 
 import npvae.kernels.codes  # noqa: F401  in place of the functions of npvae.ops
-from npvae.kernels.compile import stand_in, strict_jit
+from npvae.kernels.compile import stand_ins, strict_jit
 from npvae.ops import bits_back
 from npvae.ops.bits_back import LARGEST_OUTPUT, LOGVAR_MAX, LOGVAR_MIN, NLL, NLL_CODED
 from npvae.ops.codes import N_SLOTS, PRECISION
@@ -57,15 +57,6 @@ def _count_bernoulli(logits, table, x, totals):
         totals[NLL_CODED] += PRECISION - log(1.0 * (table[d] if x[d] > 0 else N_SLOTS - table[d])) * LOG2_E
 
 
-stand_in(bits_back.looked_up, _looked_up)
-stand_in(bits_back.bounded, _bounded)
-stand_in(bits_back.spread_of, _spread_of)
-stand_in(bits_back.count_bernoulli, _count_bernoulli)
-for step in (
-    *(bits_back.run, bits_back.conditional_mean, bits_back.pop_latent, bits_back.push_latent, bits_back.kl_of),
-    *(bits_back.masses_of, bits_back.push_data, bits_back.pop_data, bits_back.count_levels),
-):
-    stand_in(step)
-
+stand_ins(bits_back, globals())
 encode_rows = strict_jit(bits_back.encode_rows)
 decode_rows = strict_jit(bits_back.decode_rows)

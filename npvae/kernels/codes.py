@@ -10,7 +10,7 @@ from numba.extending import register_jitable
 
 import npvae.kernels.rans
 import npvae.kernels.reproducible  # noqa: F401  in place of the functions of npvae.ops
-from npvae.kernels.compile import STRICT, stand_in
+from npvae.kernels.compile import STRICT, stand_ins
 from npvae.ops import codes
 from npvae.ops.codes import LOG_MAX, LOG_MIN, N_SLOTS, SMALLEST_MASS
 from npvae.ops.reproducible import exp, sigmoid
@@ -86,13 +86,4 @@ def _beta_binomial_masses(log_alpha, log_beta, n):
     return masses
 
 
-stand_in(codes.bernoulli_table, _bernoulli_table)
-stand_in(codes.levels_table, _levels_table)
-stand_in(codes.categorical_masses, _categorical_masses)
-stand_in(codes.beta_binomial_masses, _beta_binomial_masses)
-for move in (
-    *(codes.push_uniform, codes.pop_uniform, codes.bernoulli_slots, codes.push_bernoulli, codes.pop_bernoulli),
-    *(codes.push_levels, codes.pop_levels, codes.normal_start, codes.bucket_of, codes.normal_slots, codes.normal_mass),
-    *(codes.push_normal, codes.pop_normal),
-):
-    stand_in(move)
+stand_ins(codes, globals())

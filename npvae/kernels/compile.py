@@ -1,6 +1,7 @@
 """How every kernel is compiled: one flag set, one helper, one cache."""
 
 import contextlib
+import gc
 import hashlib
 from pathlib import Path
 from types import FunctionType
@@ -8,7 +9,7 @@ from types import FunctionType
 import numba
 from numba import types
 from numba.core import event
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.extending import intrinsic, overload
 
 # What a kernel may assume. Not `nnan` or `ninf` (they delete the checks for NaN and infinity): never a bare fastmath=True.
@@ -54,6 +55,13 @@ def stand_in(function, twin=None):
     overload(function, jit_options=STRICT, strict=False)(lambda *arguments: twin or function)
 
 
+def stand_ins(module, twins):
+    """`stand_in` for every function `f` of a file of ops: by the twin `_f` if there is one in `twins`, else for itself."""
+    for name, function in vars(module).items():
+        if isinstance(function, FunctionType) and function.__module__ == module.__name__:
+            stand_in(function, twins.get(f"_{name}"))
+
+
 def widest_vectors():
     """In a kernel's first line: its loops use the widest vectors that there are. On Intel's processors with AVX-512 LLVM takes
     half of that by itself, for the sake of the clock."""
@@ -97,7 +105,8 @@ class Cache(FunctionCache):
 
     def __init__(self, function):
         super().__init__(function)
-        self._cache_file._source_stamp = sources()
+        stamp = numba.__version__, sources()
+        self._cache_file = CacheFiles(self.cache_path, self._impl.filename_base, stamp)
 
     def _index_key(self, signature, codegen):
         return signature, codegen.magic_tuple(), digest(self._py_func.__code__.co_code, identity(self._py_func))
@@ -107,8 +116,6 @@ class Cache(FunctionCache):
         try:
             return super().load_overload(signature, context)
         except Exception:  # whatever unpickling of a damaged file raises
-            with contextlib.suppress(OSError):
-                self.flush()
             return None
 
     def save_overload(self, signature, compiled):
@@ -117,11 +124,53 @@ class Cache(FunctionCache):
             super().save_overload(signature, compiled)
 
 
+class CacheFiles(IndexDataCacheFile):
+    """The files of a kernel in the cache, one for each version that was compiled of it, named after its key.
+
+    Numba numbers them, and has the numbers in another file. Two processes that compile at once may take the same number for two
+    versions; then who asks for one gets the other.
+    """
+
+    def save(self, key, data):
+        """Write what was compiled for a key."""
+        self._save_data(self._data_name(key), (self._source_stamp, data))
+
+    def load(self, key):
+        """What was compiled for a key, by this version of the sources; None if there is nothing."""
+        try:
+            stamp, data = self._load_data(self._data_name(key))
+        except FileNotFoundError:
+            return None
+        return data if stamp == self._source_stamp else None
+
+    def _data_name(self, key):
+        return super()._data_name(int(digest(repr(key))[:16], 16))
+
+
 def sources():
     """A digest of all files that kernels are made of."""
     here = Path(__file__).parent
     of_ops = [path for path in sorted((here.parent / "ops").glob("*.py")) if path.stem in FROM_OPS]
     return digest(*(path.read_bytes() for path in [*sorted(here.glob("*.py")), *of_ops]))
+
+
+class NoCollection(event.Listener):
+    """No search for garbage while something is compiled: most of what that makes stays, and the search takes a tenth of the
+    time. Numba compiles one thing at a time, and in it the kernels that it calls."""
+
+    def __init__(self):
+        self.was_on = []  # of each that is being compiled, the outermost first
+
+    def on_start(self, _):
+        self.was_on.append(gc.isenabled())
+        gc.disable()
+
+    def on_end(self, _):
+        if self.was_on.pop():
+            gc.enable()
+
+
+event.register("numba:compile", NoCollection())
 
 
 @contextlib.contextmanager

@@ -3,8 +3,7 @@
 Nothing is called by a name of this file: kernels name the functions of `npvae.ops.rans`, and get these.
 """
 
-from npvae.kernels.compile import stand_in
+from npvae.kernels.compile import stand_ins
 from npvae.ops import rans
 
-for function in (rans.mixed, rans.start_word, rans.slot, rans.push, rans.pop, rans._multiply, rans.stir, rans.unstir):
-    stand_in(function)
+stand_ins(rans, {})

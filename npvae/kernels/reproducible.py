@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numba.extending import register_jitable
 
-from npvae.kernels.compile import STRICT, stand_in
+from npvae.kernels.compile import STRICT, stand_ins
 from npvae.ops import reproducible
 from npvae.ops.reproducible import (
     EXP_MAX,
@@ -112,15 +112,4 @@ def _dense(x, W, b, activation):
     return reproducible.activate(pre, activation)
 
 
-stand_in(reproducible.polynomial)
-stand_in(reproducible.log_one_plus_small)
-stand_in(reproducible.exp, _exp)
-stand_in(reproducible.log, _log)
-stand_in(reproducible.sigmoid, _sigmoid)
-stand_in(reproducible.relu, _relu)
-stand_in(reproducible.tanh)
-stand_in(reproducible.softplus, _softplus)
-stand_in(reproducible.silu)
-stand_in(reproducible.normal_cdf, _normal_cdf)
-stand_in(reproducible.activate, _activate)
-stand_in(reproducible.dense, _dense)
+stand_ins(reproducible, globals())
