@@ -99,6 +99,7 @@ stand here, then models/vae.py.
         dense        dense products of few rows
         sparse       products with matrices of few non-zeros
         tiles        what both are made of: sums that stay in registers, as vector instructions
+        views        pieces of a long flat array as arrays of their own
         elementary   exp, log1p, tanh that vectorise
         reproducible exp, log, the normal distribution, dense layers: the same bits everywhere
         rans         the stack of bits of entropy coding

@@ -16,6 +16,7 @@ from npvae.kernels.elementary import exp_minus_abs, log1p_to_one, sigmoid
 from npvae.kernels.layers import dense_backward, dense_forward
 from npvae.kernels.sparse import SPARSE, WIDE, combine_rows, count_nonzeros, find, transpose
 from npvae.kernels.uniforms import fill, padded
+from npvae.kernels.views import set_rows
 from npvae.ops import boltzmann
 from npvae.ops.uniforms import LANES
 
@@ -179,7 +180,8 @@ def _both_phases(x, noise, visible_bias, hidden_bias, W, visible_offset, hidden_
     """`boltzmann_gradient`: data and chains are the rows of one product; as dpre they have the signs of their phases."""
     n, n_rows = len(x), len(x) + len(noise)
     rows, pre, starts = rows[:n_rows], pre[:n_rows], starts[: n_rows + 1]
-    rows[:n], rows[n:] = x, noise
+    set_rows(rows[:n], x)
+    set_rows(rows[n:], noise)
     is_sparse = W.shape[1] >= WIDE and count_nonzeros(rows) <= SPARSE * rows.size
     if is_sparse:
         find(rows, starts, columns, values)

@@ -7,25 +7,17 @@ computes in float64 whatever the dtype, as its op does. Its loops over a row are
 import numpy as np
 from numba.extending import register_jitable
 
-from npvae.core.numerics import accumulator
 from npvae.kernels.compile import FASTMATH, jit
 from npvae.kernels.elementary import exp, log1p
+from npvae.kernels.likelihood import bernoulli_nll_backward, nll_and_gradient
 from npvae.ops import discrete
 
 inlined = register_jitable(fastmath=FASTMATH, error_model="numpy", forceinline=True, no_cfunc_wrapper=True)
 
 
 def categorical_nll_forward(logits, x):
-    """`npvae.ops.discrete.categorical_nll_forward`; the cache is the gradient itself but for its row's upstream factor."""
-    rows = logits.reshape(-1, logits.shape[-1])  # (S B, D K); sample s of datum b is row s B + b
-    nll, unit = np.empty(len(rows), accumulator(logits)), np.empty_like(rows)
-    categorical_rows(rows, x, nll, 1.0, unit)
-    return nll.reshape(logits.shape[:-1]), unit.reshape(logits.shape)
-
-
-def categorical_nll_backward(dnll, cache):
-    """`npvae.ops.discrete.categorical_nll_backward`."""
-    return cache * dnll[..., None].astype(cache.dtype)
+    """`npvae.ops.discrete.categorical_nll_forward`; the cache as in `npvae.kernels.likelihood.bernoulli_nll_forward`."""
+    return nll_and_gradient(categorical_rows, logits, x)
 
 
 def beta_binomial_nll_forward(output, x, n=255):
@@ -33,13 +25,10 @@ def beta_binomial_nll_forward(output, x, n=255):
     if np.iscomplexobj(output):
         nll, cache = discrete.beta_binomial_nll_forward(output, x, n)
         return nll, discrete.beta_binomial_nll_backward(np.ones_like(nll), cache)
-    rows = output.reshape(-1, output.shape[-1])  # (S B, 2D)
-    nll, unit = np.empty(len(rows)), np.empty_like(rows)
-    beta_binomial_rows(rows, x, discrete.log_binomials(n), discrete.LOG_MIN, discrete.LOG_MAX, nll, 1.0, unit)
-    return nll.reshape(output.shape[:-1]), unit.reshape(output.shape)
+    return nll_and_gradient(beta_binomial_rows, output, x, discrete.log_binomials(n), discrete.LOG_MIN, discrete.LOG_MAX)
 
 
-beta_binomial_nll_backward = categorical_nll_backward
+categorical_nll_backward = beta_binomial_nll_backward = bernoulli_nll_backward
 
 
 @inlined

@@ -12,7 +12,8 @@ from npvae.kernels.compile import jit
 from npvae.kernels.dense import times
 from npvae.kernels.elementary import exp_minus_abs, log1p_to_one, sigmoid_and_complement, tanh
 from npvae.kernels.layers import BACKWARD, FORWARD, identity_forward
-from npvae.kernels.mlp import InTheta, Places, matrix
+from npvae.kernels.mlp import InTheta, Places
+from npvae.kernels.views import matrix
 from npvae.ops import energy
 
 ROWS = 64  # of a block

@@ -5,17 +5,14 @@ import numpy as np
 from npvae.core.numerics import accumulator
 from npvae.kernels.compile import jit
 from npvae.kernels.elementary import exp
-from npvae.kernels.likelihood import bernoulli_nll_backward, gaussian_nll_forward
+from npvae.kernels.likelihood import bernoulli_nll_backward, gaussian_nll_forward, nll_and_gradient
 from npvae.ops.gaussian_likelihoods import MIN_LOGVAR, bounded_logvar
 from npvae.ops.latent import LOGVAR_MAX
 
 
 def gaussian_learned_nll_forward(output, x, min_logvar=MIN_LOGVAR):
     """`npvae.ops.gaussian_likelihoods.gaussian_learned_nll_forward`; the cache as in `bernoulli_nll_forward`."""
-    rows = output.reshape(-1, output.shape[-1])  # (S B, 2D)
-    nll, unit = np.empty(len(rows), accumulator(output)), np.empty_like(rows)
-    gaussian_learned_rows(rows, x, float(min_logvar), nll, 1.0, unit)
-    return nll.reshape(output.shape[:-1]), unit.reshape(output.shape)
+    return nll_and_gradient(gaussian_learned_rows, output, x, float(min_logvar))
 
 
 gaussian_learned_nll_backward = bernoulli_nll_backward

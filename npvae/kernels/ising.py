@@ -3,6 +3,7 @@
 import numpy as np
 
 from npvae.kernels.compile import jit
+from npvae.kernels.views import set_row
 
 WORD = 2**32 - 1
 
@@ -88,7 +89,7 @@ def _wolff(spins, size, p_add, n_clusters, samples, state):
         stride *= 2
     lattice = np.empty(size * stride, np.uint8)  # rows begin at multiples of a power of two: & finds a site's column
     for row in range(size):
-        lattice[row * stride : row * stride + size] = spins[row * size : row * size + size]
+        set_row(lattice[row * stride : row * stride + size], spins[row * size : row * size + size])
     threshold = int(p_add * 2**40)
     first_bits, other_bits = threshold >> 32, threshold & WORD
     stack = np.empty(size * size + 1, np.int32)  # sites of the cluster whose bonds are still to be tried; each enters once
@@ -98,9 +99,9 @@ def _wolff(spins, size, p_add, n_clusters, samples, state):
             n, a, b, c, d = flip_cluster(lattice, size, stride, first_bits, other_bits, stack, a, b, c, d)
             n_flipped += n
         for row in range(size):
-            samples[sample, row * size : row * size + size] = lattice[row * stride : row * stride + size]
+            set_row(samples[sample, row * size : row * size + size], lattice[row * stride : row * stride + size])
     for row in range(size):
-        spins[row * size : row * size + size] = lattice[row * stride : row * stride + size]
+        set_row(spins[row * size : row * size + size], lattice[row * stride : row * stride + size])
     state[0], state[1], state[2], state[3] = a, b, c, d
     return n_flipped
 

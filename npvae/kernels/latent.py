@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from npvae.kernels.compile import jit
+from npvae.kernels.compile import inlined, jit
 from npvae.kernels.elementary import exp, expm1
 from npvae.ops.latent import LOGVAR_MAX, LOGVAR_MIN
 
@@ -120,7 +120,7 @@ def _latent_sampled_rows_backward(dz, dkl, posterior, eps, z, half_sigma, dposte
             dposterior[b, n_latent + l] = zero if clipped else dlogvar_z + dlogvar_kl  # (CLIP)
 
 
-clipped_share = jit(_clipped_share)
+clipped_share = inlined(_clipped_share)
 latent_rows_forward = jit(_latent_rows_forward)
 latent_rows_backward = jit(_latent_rows_backward)
 latent_sampled_rows_forward = jit(_latent_sampled_rows_forward)

@@ -7,16 +7,21 @@ are stored before they are summed in float64: the loop that computes them then s
 import numpy as np
 
 from npvae.core.numerics import accumulator
-from npvae.kernels.compile import jit, widest_vectors
+from npvae.kernels.compile import inlined, jit, widest_vectors
 from npvae.kernels.elementary import exp_minus_abs, log1p_to_one
+
+
+def nll_and_gradient(kernel, output, x, *numbers):
+    """nll of each row, and its gradient with respect to the output (..., ·) but for the row's upstream factor, by a kernel."""
+    rows = output.reshape(-1, output.shape[-1])  # (S B, ·); sample s of datum b is row s B + b
+    nll, unit = np.empty(len(rows), accumulator(output)), np.empty_like(rows)
+    kernel(rows, x, *numbers, nll, 1.0, unit)
+    return nll.reshape(output.shape[:-1]), unit.reshape(output.shape)
 
 
 def bernoulli_nll_forward(logits, x):
     """`npvae.ops.likelihood.bernoulli_nll_forward`; the cache is the gradient itself but for its row's upstream factor."""
-    rows = logits.reshape(-1, x.shape[1])  # (S B, D); sample s of datum b is row s B + b
-    nll, unit = np.empty(len(rows), accumulator(logits)), np.empty_like(rows)
-    bernoulli_rows(rows, x, nll, 1.0, unit)
-    return nll.reshape(logits.shape[:-1]), unit.reshape(logits.shape)
+    return nll_and_gradient(bernoulli_rows, logits, x)
 
 
 def bernoulli_nll_backward(dnll, cache):
@@ -26,10 +31,7 @@ def bernoulli_nll_backward(dnll, cache):
 
 def gaussian_nll_forward(mean, x, variance):
     """`npvae.ops.likelihood.gaussian_nll_forward`; the cache as in `bernoulli_nll_forward`."""
-    rows = mean.reshape(-1, x.shape[1])  # (S B, D)
-    nll, unit = np.empty(len(rows), accumulator(mean)), np.empty_like(rows)
-    gaussian_rows(rows, x, variance, nll, 1.0, unit)
-    return nll.reshape(mean.shape[:-1]), unit.reshape(mean.shape)
+    return nll_and_gradient(gaussian_rows, mean, x, variance)
 
 
 gaussian_nll_backward = bernoulli_nll_backward
@@ -78,6 +80,6 @@ def _gaussian_rows(mean, x, variance, nll, dnll, dmean):
         nll[r] = total / (2 * variance) + constant
 
 
-smallest_factor = jit(_smallest_factor)
+smallest_factor = inlined(_smallest_factor)
 bernoulli_rows = jit(_bernoulli_rows)
 gaussian_rows = jit(_gaussian_rows)

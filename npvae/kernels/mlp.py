@@ -14,6 +14,7 @@ from npvae.kernels.dense import part_transposed_times, times, times_transposed
 from npvae.kernels.layers import BACKWARD, FORWARD, dense_backward, dense_forward, identity_backward, identity_forward
 from npvae.kernels.sparse import SPARSE, WIDE, add_rows, count_nonzeros, find, transpose
 from npvae.kernels.updates import PARTS
+from npvae.kernels.views import matrix, vector
 from npvae.ops import mlp
 
 mlp_forward = functools.partial(mlp.mlp_forward, dense_forward=dense_forward)
@@ -68,10 +69,6 @@ def layer_table(layers, n_rows, parameters, floats, integers, n_shards=1):
     return table
 
 
-def _matrix(flat, start, n_rows, n_columns):
-    return flat[start : start + n_rows * n_columns].reshape(n_rows, n_columns)
-
-
 def _rows_of(flat, start, first, n_rows, n_columns):
     """The rows of a shard, of which `first` is the first, of a matrix that begins at `start`."""
     return matrix(flat, start + first * n_columns, n_rows, n_columns)
@@ -84,19 +81,21 @@ def _norm2(a):
 
 def _nonzeros(layer, shard, floats, integers):
     """starts, columns, values of the non-zeros of the input of a layer's shard."""
-    place = shard * layer["most_nonzeros"]
-    starts = integers[layer["starts"] + shard * (layer["most_rows"] + 1) :][: layer["most_rows"] + 1]
-    return starts, integers[layer["columns"] + place :], floats[layer["values"] + place :]
+    most, n = layer["most_nonzeros"], layer["most_rows"] + 1
+    starts = vector(integers, layer["starts"] + shard * n, n)
+    columns = vector(integers, layer["columns"] + shard * most, most)
+    return starts, columns, vector(floats, layer["values"] + shard * most, most)
 
 
 def _transposed_nonzeros(layer, shard, floats, integers):
     """column_starts, rows, values of the non-zeros of the transposed input of a layer's shard."""
-    place, n = shard * layer["most_nonzeros"], layer["n_in"] + 1
-    column_starts = integers[layer["column_starts"] + shard * n :][:n]
-    return column_starts, integers[layer["rows"] + place :], floats[layer["column_values"] + place :]
+    most, n = layer["most_nonzeros"], layer["n_in"] + 1
+    column_starts = vector(integers, layer["column_starts"] + shard * n, n)
+    rows = vector(integers, layer["rows"] + shard * most, most)
+    return column_starts, rows, vector(floats, layer["column_values"] + shard * most, most)
 
 
-matrix, norm2, rows_of = inlined(_matrix), inlined(_norm2), inlined(_rows_of)
+norm2, rows_of = inlined(_norm2), inlined(_rows_of)
 nonzeros, transposed_nonzeros = inlined(_nonzeros), inlined(_transposed_nonzeros)
 
 
@@ -111,7 +110,7 @@ def layers_forward_kernel(activation):
         for i in range(len(layers)):
             layer = layers[i]
             n_out = layer["n_out"]
-            W, b = matrix(theta, layer["W"], layer["n_in"], n_out), theta[layer["b"] : layer["b"] + n_out]
+            W, b = matrix(theta, layer["W"], layer["n_in"], n_out), vector(theta, layer["b"], n_out)
             pre = rows_of(floats, layer["pre"], first, len(x), n_out)
             is_sparse = n_out >= WIDE and count_nonzeros(h) <= SPARSE * h.size
             integers[layer["is_sparse"] + shard] = is_sparse
@@ -144,7 +143,7 @@ def layers_backward_kernel(activation):
             layer = layers[i]
             n_in, n_out = layer["n_in"], layer["n_out"]
             pre, h = rows_of(floats, layer["pre"], first, len(x), n_out), rows_of(floats, layer["h"], first, len(x), n_out)
-            dpre, db = rows_of(floats, layer["dpre"], first, len(x), n_out), floats[layer["db"] + shard * n_out :][:n_out]
+            dpre, db = rows_of(floats, layer["dpre"], first, len(x), n_out), vector(floats, layer["db"] + shard * n_out, n_out)
             if layer["activated"]:
                 activation_backward(dh, pre, h, dpre, db)
             else:
@@ -152,7 +151,7 @@ def layers_backward_kernel(activation):
             if integers[layer["is_sparse"] + shard]:
                 starts, columns, values = nonzeros(layer, shard, floats, integers)
                 column_starts, rows, column_values = transposed_nonzeros(layer, shard, floats, integers)
-                transpose(starts[: len(x) + 1], columns, values, column_starts, rows, column_values)
+                transpose(vector(starts, 0, len(x) + 1), columns, values, column_starts, rows, column_values)
             below = x if i == 0 else rows_of(floats, layer["x"], first, len(x), n_in)
             bound += (norm2(below) + len(x)) * norm2(dpre)
             if layer["need_dx"]:
@@ -187,19 +186,23 @@ def _layers_gradient(theta, layers, x, firsts, floats, integers, grad, shard):
         if stop > start:
             dW = matrix(grad, layer["W"] + start * n_out, stop - start, n_out)
             W = matrix(theta, layer["W"] + start * n_out, stop - start, n_out)
-            if integers[layer["is_sparse"] :][:n_shards].all():
+            n_sparse = 0
+            for other in range(n_shards):
+                n_sparse += integers[layer["is_sparse"] + other]
+            if n_sparse == n_shards:
                 for other in range(n_shards):
                     column_starts, rows, values = transposed_nonzeros(layer, other, floats, integers)
-                    above = dpre[firsts[other] : firsts[other + 1]]
-                    add_rows(column_starts[start : stop + 1], rows, values, above, dW, W, other > 0)
+                    above = rows_of(floats, layer["dpre"], firsts[other], firsts[other + 1] - firsts[other], n_out)
+                    add_rows(vector(column_starts, start, stop + 1 - start), rows, values, above, dW, W, other > 0)
             else:
                 below = x if i == 0 else matrix(floats, layer["x"], n_rows, n_in)
                 part_transposed_times(below, start, dpre, dW, W)
         if shard == n_shards - 1:
-            db = grad[layer["b"] : layer["b"] + n_out]
-            db[:] = floats[layer["db"] :][:n_out]
-            for other in range(1, n_shards):
-                db += floats[layer["db"] + other * n_out :][:n_out]
+            db = vector(grad, layer["b"], n_out)
+            for other in range(n_shards):
+                share = vector(floats, layer["db"] + other * n_out, n_out)
+                for j in range(n_out):  # a sum of two arrays in place of this loop takes two seconds to compile
+                    db[j] = share[j] if other == 0 else db[j] + share[j]
 
 
 def _parameters_of(layer, shard, n_shards):
@@ -221,7 +224,8 @@ def layers_update_kernel(update):
     def _layers_update(theta, layers, grad, first_slot, second_slot, numbers, shard, n_shards):
         for i in range(len(layers)):
             start, stop = parameters_of(layers[i], shard, n_shards)
-            part = slice(start, stop)
-            update_part(theta[part], grad[part], first_slot[part], second_slot[part], numbers)
+            n = stop - start
+            slots = vector(first_slot, start, n), vector(second_slot, start, n)
+            update_part(vector(theta, start, n), vector(grad, start, n), *slots, numbers)
 
     return inlined(_layers_update)

@@ -12,7 +12,7 @@ import numpy as np
 from npvae.kernels.compile import jit
 from npvae.kernels.elementary import exp, expm1
 from npvae.kernels.full_posterior import clip_gradient, clip_rows
-from npvae.kernels.mlp import matrix
+from npvae.kernels.views import matrix
 
 # One latent z_t: its width, and its first column of eps; where the layers of q(z_t|z_t-1) and of p(z_t|z_t+1) start and end in
 # the table of layers; and where its arrays start in floats: z and dz (n, L_t); of q and of p the network's output, its

@@ -33,6 +33,7 @@ from npvae.kernels.mlp import (
     upstream,
 )
 from npvae.kernels.team import Team, alone, begin, leave, meet, of_worker
+from npvae.kernels.views import set_row, set_rows
 from npvae.ops.discrete import LOG_MAX, LOG_MIN, log_binomials
 
 
@@ -97,9 +98,8 @@ def vae_gradient(theta, x, eps, beta, posterior, objective, likelihood, number, 
     with one_worker:  # two that ask at once would compile it twice
         kind = activation, "prior" if n_prior else posterior, objective, likelihood, condition is not None
         kernel = gradient_kernel(*kind, team.update)
-    batch = x, x if condition is None else condition, samples, betas
-    how = float(number), float(dloss)
-    return kernel(theta, layers, n_encoder, n_prior, *batch, *how, floats, integers, out, *team.in_kernel)
+    of_rows = x, x if condition is None else condition, samples, betas, float(number), float(dloss)
+    return kernel(theta, layers, n_encoder, n_prior, *of_rows, floats, integers, out, *team.in_kernel)
 
 
 one_worker = threading.Lock()
@@ -149,7 +149,7 @@ def shard_kernel(activation, posterior, objective, likelihood, is_conditional):
         prior = posterior
         if has_prior:
             given = input_of(of_prior, floats, first, n_rows)
-            given[:] = condition
+            set_rows(given, condition)
             prior = layers_forward(theta, of_prior, given, floats, integers, k, first)  # (B, C) -> (B, 2L)
         code = input_of(decoder, floats, first_sample, n)  # (S B, L) or (S B, L + C)
         z_rows = np.empty((n, n_latent), theta.dtype) if is_conditional else code
@@ -216,8 +216,8 @@ def _joined(a, condition, out):
     """out (S B, · + C): a (S B, ·) and condition (B, C) side by side; row s B + b has the condition of datum b."""
     n, n_rows = a.shape[1], len(condition)
     for r in range(len(a)):
-        out[r, :n] = a[r]
-        out[r, n:] = condition[r % n_rows]
+        set_row(out[r, :n], a[r])
+        set_row(out[r, n:], condition[r % n_rows])
     return out
 
 
