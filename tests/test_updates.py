@@ -19,9 +19,9 @@ UPDATES = {
 }
 
 
-def python_adam_step(theta, grad, *arguments):
+def python_adam_step(theta, grad, m, v, *numbers):
     """The kernel's loops, not compiled."""
-    kernels._adam_blocks(theta, tuple(grad.reshape(-1, theta.size)), *arguments)
+    kernels._adam_blocks(theta, tuple(grad.reshape(-1, theta.size)), m, v, np.array(numbers))
 
 
 ADAM_KERNELS = {"compiled": kernels.adam_step, "python": python_adam_step}

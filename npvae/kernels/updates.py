@@ -12,27 +12,27 @@ BLOCK = 2048  # parameters at a time: the summed gradient of a block stays in th
 
 def sgd_step(theta, grad, learning_rate):
     """`npvae.ops.updates.sgd_step`."""
-    sgd_blocks(theta, shards_of(grad), learning_rate)
+    sgd_blocks(theta, shards_of(grad), theta, theta, np.array([0, learning_rate]))
 
 
 def momentum_step(theta, grad, velocity, learning_rate, momentum):
     """`npvae.ops.updates.momentum_step`."""
-    momentum_blocks(theta, shards_of(grad), velocity, learning_rate, momentum)
+    momentum_blocks(theta, shards_of(grad), velocity, theta, np.array([0, learning_rate, momentum]))
 
 
 def adagrad_step(theta, grad, sum_of_squares, learning_rate, epsilon):
     """`npvae.ops.updates.adagrad_step`."""
-    adagrad_blocks(theta, shards_of(grad), sum_of_squares, learning_rate, epsilon)
+    adagrad_blocks(theta, shards_of(grad), sum_of_squares, theta, np.array([0, learning_rate, epsilon]))
 
 
 def rmsprop_step(theta, grad, mean_square, learning_rate, decay, epsilon):
     """`npvae.ops.updates.rmsprop_step`."""
-    rmsprop_blocks(theta, shards_of(grad), mean_square, learning_rate, decay, epsilon)
+    rmsprop_blocks(theta, shards_of(grad), mean_square, theta, np.array([0, learning_rate, decay, epsilon]))
 
 
 def adam_step(theta, grad, m, v, t, learning_rate, beta1, beta2, epsilon):
     """`npvae.ops.updates.adam_step`."""
-    adam_blocks(theta, shards_of(grad), m, v, t, learning_rate, beta1, beta2, epsilon)
+    adam_blocks(theta, shards_of(grad), m, v, np.array([t, learning_rate, beta1, beta2, epsilon]))
 
 
 def shards_of(grad):
@@ -53,12 +53,14 @@ def _summed(shards, part, block):
     return g
 
 
-# In each kernel the constants are of theta's own type, since one float64 among them would promote the whole loop, and the views
-# of a block are indexed from 0, since LLVM vectorises only where it knows that an index cannot be negative.
+# All kernels have the same arguments: two slots of state, of which some use fewer, and the numbers of
+# `npvae.training.optim.numbers_of` (t, learning rate, others). In each the constants are of theta's own type, since one float64
+# among them would promote the whole loop, and the views of a block are indexed from 0, since LLVM vectorises only where it
+# knows that an index cannot be negative.
 
 
-def _sgd_blocks(theta, shards, learning_rate):
-    rate, block = theta.dtype.type(learning_rate), np.empty(BLOCK, theta.dtype)
+def _sgd_blocks(theta, shards, first_slot, second_slot, numbers):
+    rate, block = theta.dtype.type(numbers[1]), np.empty(BLOCK, theta.dtype)
     for start in range(0, theta.size, BLOCK):
         part = slice(start, min(start + BLOCK, theta.size))
         theta_, g = theta[part], summed(shards, part, block)
@@ -66,9 +68,9 @@ def _sgd_blocks(theta, shards, learning_rate):
             theta_[i] -= rate * g[i]
 
 
-def _momentum_blocks(theta, shards, velocity, learning_rate, momentum):
+def _momentum_blocks(theta, shards, velocity, second_slot, numbers):
     real, block = theta.dtype.type, np.empty(BLOCK, theta.dtype)
-    rate, decay, zero, tiny = real(learning_rate), real(momentum), real(0), real(np.finfo(theta.dtype).tiny)
+    rate, decay, zero, tiny = real(numbers[1]), real(numbers[2]), real(0), real(np.finfo(theta.dtype).tiny)
     for start in range(0, theta.size, BLOCK):
         part = slice(start, min(start + BLOCK, theta.size))
         theta_, velocity_, g = theta[part], velocity[part], summed(shards, part, block)
@@ -78,8 +80,8 @@ def _momentum_blocks(theta, shards, velocity, learning_rate, momentum):
             theta_[i] -= velocity_[i]
 
 
-def _adagrad_blocks(theta, shards, sum_of_squares, learning_rate, epsilon):
-    rate, epsilon, block = theta.dtype.type(learning_rate), theta.dtype.type(epsilon), np.empty(BLOCK, theta.dtype)
+def _adagrad_blocks(theta, shards, sum_of_squares, second_slot, numbers):
+    rate, epsilon, block = theta.dtype.type(numbers[1]), theta.dtype.type(numbers[2]), np.empty(BLOCK, theta.dtype)
     for start in range(0, theta.size, BLOCK):
         part = slice(start, min(start + BLOCK, theta.size))
         theta_, sum_, g = theta[part], sum_of_squares[part], summed(shards, part, block)
@@ -88,9 +90,9 @@ def _adagrad_blocks(theta, shards, sum_of_squares, learning_rate, epsilon):
             theta_[i] -= rate * g[i] / (np.sqrt(sum_[i]) + epsilon)
 
 
-def _rmsprop_blocks(theta, shards, mean_square, learning_rate, decay, epsilon):
+def _rmsprop_blocks(theta, shards, mean_square, second_slot, numbers):
     real, block = theta.dtype.type, np.empty(BLOCK, theta.dtype)
-    rate, decay, rest, epsilon = real(learning_rate), real(decay), real(1 - decay), real(epsilon)
+    rate, decay, rest, epsilon = real(numbers[1]), real(numbers[2]), real(1 - numbers[2]), real(numbers[3])
     zero, tiny = real(0), real(np.finfo(theta.dtype).tiny)
     for start in range(0, theta.size, BLOCK):
         part = slice(start, min(start + BLOCK, theta.size))
@@ -101,14 +103,15 @@ def _rmsprop_blocks(theta, shards, mean_square, learning_rate, decay, epsilon):
             theta_[i] -= rate * g[i] / (np.sqrt(mean_[i]) + epsilon)
 
 
-def _adam_blocks(theta, shards, m, v, t, learning_rate, beta1, beta2, epsilon):
+def _adam_blocks(theta, shards, m, v, numbers):
     widest_vectors()
+    t, learning_rate, beta1, beta2 = int(numbers[0]), numbers[1], numbers[2], numbers[3]
     real, block = theta.dtype.type, np.empty(BLOCK, theta.dtype)
     decay1, decay2 = real(beta1), real(beta2)
     rest1, rest2 = real(1 - beta1), real(1 - beta2)
     # η m̂/(√v̂ + ε) with numerator and denominator times c = √(1 − β2ᵗ), which saves a division per parameter
     correction = (1 - beta2**t) ** 0.5
-    step_size, epsilon = real(learning_rate * correction / (1 - beta1**t)), real(epsilon * correction)
+    step_size, epsilon = real(learning_rate * correction / (1 - beta1**t)), real(numbers[4] * correction)
     zero, tiny = real(0), real(np.finfo(theta.dtype).tiny)
     for start in range(0, theta.size, BLOCK):
         part = slice(start, min(start + BLOCK, theta.size))
@@ -129,34 +132,19 @@ rmsprop_blocks = jit(_rmsprop_blocks)
 adam_blocks = jit(_adam_blocks)
 
 
-# The same for one worker's part of the parameters, with arguments that all have: two slots, of which some use fewer, and the
-# numbers (t, learning rate, others) of `npvae.training.optim.numbers_of`.
-
-
-def _no_part(theta, grad, first, second, numbers):
+def _no_part(theta, grad, first_slot, second_slot, numbers):
     pass
 
 
-def _sgd_part(theta, grad, first, second, numbers):
-    sgd_blocks(theta, (grad,), numbers[1])
+def part_of(blocks):
+    """The same for one worker's part of the parameters, with a gradient that is not in shards."""
+
+    def _part(theta, grad, first_slot, second_slot, numbers):
+        blocks(theta, (grad,), first_slot, second_slot, numbers)
+
+    return inlined(_part)
 
 
-def _momentum_part(theta, grad, velocity, second, numbers):
-    momentum_blocks(theta, (grad,), velocity, numbers[1], numbers[2])
-
-
-def _adagrad_part(theta, grad, sum_of_squares, second, numbers):
-    adagrad_blocks(theta, (grad,), sum_of_squares, numbers[1], numbers[2])
-
-
-def _rmsprop_part(theta, grad, mean_square, second, numbers):
-    rmsprop_blocks(theta, (grad,), mean_square, numbers[1], numbers[2], numbers[3])
-
-
-def _adam_part(theta, grad, m, v, numbers):
-    adam_blocks(theta, (grad,), m, v, int(numbers[0]), numbers[1], numbers[2], numbers[3], numbers[4])
-
-
-PARTS = {"none": inlined(_no_part), "sgd_step": inlined(_sgd_part), "momentum_step": inlined(_momentum_part),
-         "adagrad_step": inlined(_adagrad_part), "rmsprop_step": inlined(_rmsprop_part),
-         "adam_step": inlined(_adam_part)}  # fmt: skip
+PARTS = {"none": inlined(_no_part), "sgd_step": part_of(sgd_blocks), "momentum_step": part_of(momentum_blocks),
+         "adagrad_step": part_of(adagrad_blocks), "rmsprop_step": part_of(rmsprop_blocks),
+         "adam_step": part_of(adam_blocks)}  # fmt: skip
