@@ -1,5 +1,6 @@
 """The cases and their checks: every case passes, and the cases visit every regime that they claim to."""
 
+import functools
 import json
 
 import numpy as np
@@ -9,23 +10,51 @@ import npvae
 from npvae import gradcheck
 from npvae.app import cli
 from npvae.checking import cases, run
-from npvae.checking.cases import ModelCase, Pair
 from npvae.models.backend import BACKENDS
 from npvae.models.vae import LIKELIHOODS
 from npvae.ops import bounds, latent, layers
 
-CASES = cases.cases()
+PAIRS = cases.all_pairs()
+EXAMPLES = {example.name: example for backend in BACKENDS for kind in npvae.models.classes().values()
+            for example in kind.examples(backend)}  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_every_case_passes_every_check(case):
+@functools.cache
+def cases_of(name):
+    """The cases of one example, which it trains: not where tests are collected, but where the first of them runs."""
+    return list(cases.cases_of(EXAMPLES[name]))
+
+
+def model_cases():
+    return [case for name in EXAMPLES for case in cases_of(name)]
+
+
+def assert_passes(case):
     for outcome in run.run(case):
         assert outcome.report.passed, outcome.report
 
 
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.name)
+def test_every_pair_passes_every_check(pair):
+    assert_passes(pair)
+
+
+@pytest.mark.parametrize("trained", [False, True], ids=["fresh", "trained"])
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_model_passes_every_check(name, trained):
+    assert_passes(cases_of(name)[trained])
+
+
+def test_these_are_all_cases_and_each_has_a_name(monkeypatch):
+    names = [case.name for case in PAIRS + model_cases()]
+    monkeypatch.setattr(cases, "cases_of", lambda example: cases_of(example.name))
+    assert [case.name for case in cases.cases()] == names
+    assert len(set(names)) == len(names)
+
+
 def values_of(prefix, argument):
     """All values that the pairs whose names begin with `prefix` have for one argument."""
-    pairs = [case for case in CASES if isinstance(case, Pair) and case.name.startswith(prefix)]
+    pairs = [pair for pair in PAIRS if pair.name.startswith(prefix)]
     values = [np.ravel(pair.args[run.argument_names(pair).index(argument)]) for pair in pairs]
     return np.concatenate(values)
 
@@ -48,21 +77,20 @@ def test_logvar_is_visited_below_at_inside_and_above_its_bounds(prefix):
 
 @pytest.mark.parametrize("prefix", ["", "numpy ", "numba "])
 def test_logits_and_targets_are_visited_in_every_combination(prefix):
-    pairs = [case for case in CASES if isinstance(case, Pair) and case.name.startswith(f"{prefix}Bernoulli nll, logit")]
+    pairs = [pair for pair in PAIRS if pair.name.startswith(f"{prefix}Bernoulli nll, logit")]
     arguments = [(pair.args[0].flat[0], pair.args[1].flat[0]) for pair in pairs]
     visited = {(abs(logit), target, np.sign(logit)) for logit, target in arguments}
     expected = {(level, target, sign) for level in (0, 1, 20, 40, 100, 1e4) for target in (0, 0.3, 1) for sign in (-1, 1)}
     assert visited == {(level, target, sign if level else 0) for level, target, sign in expected}
 
 
-def model_cases(kind, backend):
-    models = [case for case in CASES if isinstance(case, ModelCase)]
-    return [case for case in models if type(case.model) is kind and case.model.backend == backend]
+def vae_cases(backend):
+    return [case for case in model_cases() if type(case.model) is npvae.VAE and case.model.backend == backend]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_vaes_cover_depth_activation_likelihood_batch_samples_beta_objective_and_age(backend):
-    found = model_cases(npvae.VAE, backend)
+    found = vae_cases(backend)
     assert {len(case.model.hidden) for case in found} == {0, 1, 2, 3}
     assert {case.model.activation for case in found} == set(cases.ACTIVATIONS)
     assert {case.model.likelihood for case in found} == set(LIKELIHOODS)
@@ -76,15 +104,14 @@ def test_vaes_cover_depth_activation_likelihood_batch_samples_beta_objective_and
 
 
 def test_free_bits_are_visited_where_a_dimension_counts_and_where_one_does_not():
-    free = [case for case in model_cases(npvae.VAE, "numpy") if "free bits" in case.name]
+    free = [case for case in vae_cases("numpy") if "free bits" in case.name]
     counts = [case.model.forward(*case.batch, case.noise, **case.settings)[1].bound[-1] for case in free]
     assert any(c.all() for c in counts)
     assert any(not c.all() for c in counts)
 
 
 def test_models_are_at_generic_parameters_and_their_data_are_of_their_kind():
-    found = [case for case in CASES if isinstance(case, ModelCase)]
-    assert len({case.name for case in CASES}) == len(CASES)
+    found = model_cases()
     assert {type(case.model) for case in found} == set(npvae.models.classes().values())
     for case in found:
         assert case.model.theta.all()  # no parameter is zero
@@ -106,12 +133,12 @@ def test_the_trained_cases_are_trained_on_rows_that_they_are_not_checked_with():
     assert losses["after"] < losses["before"]
 
 
-def case_called(name):
-    return next(case for case in CASES if case.name == name)
+def pair_called(name):
+    return next(pair for pair in PAIRS if pair.name == name)
 
 
 def test_pairs_are_odd_and_not_square():
-    args = case_called("affine").args
+    args = pair_called("affine").args
     assert len({*args[0].shape, *args[1].shape}) == 3
 
 
@@ -126,7 +153,7 @@ def wrong(pair, factor):
 
 
 def test_an_error_of_1e_8_is_seen_and_named():
-    pair = case_called("tanh")
+    pair = pair_called("tanh")
     failed = [o.check for o in run.run(wrong(pair, 1 + 1e-8)) if not o.report.passed]
     assert failed == ["complex step"]
     failed = [o.check for o in run.run(wrong(pair, 0.9)) if not o.report.passed]
@@ -134,7 +161,7 @@ def test_an_error_of_1e_8_is_seen_and_named():
 
 
 def test_float64_gradients_of_float32_arguments_fail():
-    pair = case_called("tanh")
+    pair = pair_called("tanh")
 
     def backward(dh, cache):
         return layers.tanh_backward(dh, cache).astype(np.float64)
@@ -145,7 +172,7 @@ def test_float64_gradients_of_float32_arguments_fail():
 
 
 def test_a_backward_with_an_offset_is_not_linear():
-    pair = case_called("tanh")
+    pair = pair_called("tanh")
     report = run.linearity_report(pair._replace(backward=lambda dh, cache: layers.tanh_backward(dh, cache) + 1e-9))
     assert not report.passed
     assert "zero upstream gives a gradient of pre that is not zero" in str(report)
@@ -162,7 +189,7 @@ def test_a_model_that_keeps_state_is_seen():
         def backward(self, cache, *args, **options):
             return super().backward(self.latest, *args, **options)
 
-    case = next(case for case in model_cases(npvae.VAE, "numpy") if len(case.batch[0]) > 1)
+    case = next(case for case in vae_cases("numpy") if len(case.batch[0]) > 1)
     model = Forgetful(**case.model.config)
     model.theta = case.model.theta
     invariants = next(outcome.report for outcome in run.run(case._replace(model=model)) if outcome.check == "invariants")
@@ -176,7 +203,7 @@ def test_a_gradient_that_is_not_the_mean_of_the_rows_is_seen():
         def backward(self, cache, dloss=1.0, out=None):
             return super().backward(cache, dloss * len(cache.bound[1]), out)
 
-    case = next(case for case in model_cases(npvae.VAE, "numpy") if len(case.batch[0]) > 1 and not case.settings)
+    case = next(case for case in vae_cases("numpy") if len(case.batch[0]) > 1 and not case.settings)
     model = Summing(**case.model.config)
     model.theta = case.model.theta
     failed = [outcome.check for outcome in run.run(case._replace(model=model)) if not outcome.report.passed]
@@ -206,7 +233,7 @@ def test_the_table_shows_the_worst_case_of_each_group():
 
 @pytest.fixture
 def few_cases(monkeypatch):
-    few = [case for case in CASES if case.name in ("relu", "sampler")]
+    few = [pair_called("relu"), pair_called("sampler")]
     for name in ("cases", "all_pairs"):
         monkeypatch.setattr(cases, name, lambda: list(few))
     return few
