@@ -1,4 +1,5 @@
-"""What several test files share: the folders of the helpers on the import path, and a small world for the command line."""
+"""What several test files share: the folders of the helpers on the import path, how `pytest -n auto` shares the tests out, and
+a small world for the command line."""
 
 import contextlib
 import functools
@@ -17,10 +18,25 @@ import faults  # noqa: E402
 
 from npvae import VAE, data  # noqa: E402
 from npvae.app import cli, commands, plots  # noqa: E402
+from npvae.core.cores import cores_available  # noqa: E402
 
 PICTURES = ["grid.png", "latent.png", "loss.png", "reconstructions.png", "samples.png"]  # of a VAE of images, two latents
 SMALL = ["--hidden", "8", "--epochs", "2", "--batch-size", "50"]  # options of a run that takes no time
 TRAIN = ["train", "--data", "x.npy", "--hidden", "6", "--batch-size", "10", "--epochs", "3", "--out", "run"]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """As many processes as cores, but a few: each compiles what it meets first."""
+    return min(cores_available(), 4)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file's tests stay in one process, unless --dist says otherwise: many share what the first of them has computed."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log) if config.option.dist == "load" else None
 
 
 def make_small(patch, folder):
