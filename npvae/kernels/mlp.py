@@ -225,7 +225,7 @@ def layers_update_kernel(update):
         for i in range(len(layers)):
             start, stop = parameters_of(layers[i], shard, n_shards)
             n = stop - start
-            slots = vector(first_slot, start, n), vector(second_slot, start, n)
-            update_part(vector(theta, start, n), vector(grad, start, n), *slots, numbers)
+            first, second = vector(first_slot, start, n), vector(second_slot, start, n)
+            update_part(vector(theta, start, n), vector(grad, start, n), first, second, numbers)
 
     return inlined(_layers_update)
