@@ -14,8 +14,8 @@
    5 steps, α = 0        they do not: the buffer holds no samples of the model any more, so that the two phases do not come to
                          rest. Wells get deeper and deeper, and the deeper they are the fewer proposals are accepted
    5 steps               the same with α = 0.01: the squared energies hold it, at a wrong place
-   5 steps from noise    unadjusted ones from N(0, I) each time. What is trained to look like data is what these steps make of
-                         noise, and the energy is not that of the data
+   5 steps from noise    unadjusted ones from N(0, I) each time, which do not get to the data: the wells deepen until the steps
+                         are thrown out of them, where a test would accept one in fourteen
    score matching, silu  a network that has no bound. Where there are no data nothing is asked of the score, and the energy may
                          fall there. tanh is bounded, and the confinement ½ ‖x‖² does the rest
 3. The picture: data, −log p and draws of the models of 1; the curves of 2, with the share of the proposals that are accepted;
