@@ -1,60 +1,51 @@
-"""Drifts that are known before anything is learned: of oscillators, and near the places where charges meet.
+"""Drifts that are known before anything is learned, of oscillators and where charges meet, and the energy that is left.
 
-The best drift is v = ∇ log φ0 of the ground state φ0 (`npvae.ops.sde`). Where two charges meet, V is infinite and the kinetic
-energy has to cancel it. That fixes the slope of log φ0 along their distance s, Kato's cusp condition (Kato 1957):
+The best drift is v = ∇ log φ0 of the ground state φ0. A wave function ψ_b that is known in part has the drift b = ∇ log ψ_b and
+the local energy
 
-    electron and nucleus     log φ0 = ... − Z s          v_i = −Z x/s,      x = r_i − R_A
-    two electrons            log φ0 = ... + ½ s          v_i = +½ x/s,      x = r_i − r_j, of opposite spin
+    E_b = (H ψ_b)/ψ_b = V − ½ (|b|² + ∇·b),
 
-A network that is smooth cannot have such a kink; it learns what is to be added (Barr, Gispen & Lamacraft 2020).
+which is constant where ψ_b is φ0. Where two charges meet, V is infinite and the kinetic energy has to cancel it. That fixes the
+slope of log φ0 along their distance s, Kato's cusp condition (Kato 1957):
 
-Each drift is a field of `npvae.ops.sde` that does not depend on time and has no parameters to be trained, so its backward
-returns dr and an empty list. Shapes: B walkers, N particles, d dimensions, P pairs of particles, A nuclei.
+    electron and nucleus     log φ0 = ... − Z s          b_i = −Z x/s,      x = r_i − R_A
+    two electrons            log φ0 = ... + ½ s          b_i = +½ x/s,      x = r_i − r_j, of opposite spin
+
+In three dimensions ∇·(x/s) = 2/s, so that V − ½ ∇·b of all these terms is 0, and E_b = −½ |b|² is bounded: no infinity is left
+on a path, nor in its gradient. A smooth network, which cannot have such a kink, learns what is to be added to b (Barr, Gispen &
+Lamacraft 2020).
+
+Drifts and energies are fields of `npvae.ops.sde` that do not depend on time and have no parameters to be trained, so that a
+backward returns dr and an empty list. Shapes: B walkers, N particles, d dimensions, P pairs of particles, A nuclei.
 """
 
 import numpy as np
 
 from npvae.ops.potentials import differences_backward, differences_forward, from_nuclei, length
-from npvae.ops.sde import Field
 
 
-def sum_of(*fields):
-    """The sum of several fields without trained parameters."""
-    return Field(sum_forward, sum_backward, fields)
+def linear_forward(r, t, omega):
+    """b = −ω r, the drift of oscillators, ∇·b = −N d ω: r (B, N d) -> (B, N d).
 
-
-def sum_forward(r, t, fields):
-    """v = Σ_k v_k of Fields: r (B, N d) -> (B, N d)."""
-    values, caches = zip(*(field.forward(r, t, field.parameters) for field in fields))
-    return sum(values), (fields, caches)
-
-
-def sum_backward(dv, cache):
-    """Backward of v = Σ_k v_k: each part has the same dv, and r is in all of them."""
-    return sum(field.backward(dv, of_field)[0] for field, of_field in zip(*cache)), []
-
-
-def oscillator_forward(r, t, omega):
-    """v = −ω r, ∇ log φ0 of the oscillators of `potentials.harmonic_forward`: r (B, N d) -> (B, N d).
-
-    (OSCILLATOR)  dr = −ω dv
+    (LINEAR)  dr = −ω db
     """
     return -omega * r, omega
 
 
-def oscillator_backward(dv, omega):
-    """Backward of v = −ω r."""
-    return -omega * dv, []  # (OSCILLATOR)
+def linear_backward(db, omega):
+    """Backward of b = −ω r."""
+    return -omega * db, []  # (LINEAR)
 
 
 def unit_forward(x):
     """The direction u = x/s with s = |x|: (..., d) -> (..., d).
 
-    ∂u_k/∂x_l = δ_kl/s − x_k x_l/s³, so that only what is orthogonal to u changes it:
+    ∂u_k/∂x_l = δ_kl/s − x_k x_l/s³: a change along u changes nothing.
         (UNIT)  dx = (du − (du·u) u)/s
     """
     s = length(x)
-    return x / s, (x / s, s)
+    u = x / s
+    return u, (u, s)
 
 
 def unit_backward(du, cache):
@@ -64,30 +55,55 @@ def unit_backward(du, cache):
 
 
 def nuclear_forward(r, t, parameters):
-    """v_i = −Σ_A Z_A (r_i − R_A)/|r_i − R_A|: r (B, d N), parameters are (positions R (A, d), charges Z (A,)) -> (B, d N)."""
+    """b_i = −Σ_A Z_A u_iA with the direction u_iA from nucleus A: r (B, d N) -> (B, d N).
+
+    parameters are (positions R (A, d), charges Z (A,)).
+        (NUCLEAR)  du_iA = −Z_A db_i
+    """
     positions, charges = parameters
     charges = np.asarray(charges, r.real.dtype)[:, None]  # (A,) -> (A, 1)
     u, u_cache = unit_forward(from_nuclei(r, positions))  # (B, d N) -> (B, N, A, d)
     return -(charges * u).sum(axis=2).reshape(r.shape), (u_cache, charges, u.shape)
 
 
-def nuclear_backward(dv, cache):
-    """Backward of v_i = −Σ_A Z_A u_iA: dv (B, d N) -> dr (B, d N)."""
+def nuclear_backward(db, cache):
+    """Backward of b_i = −Σ_A Z_A u_iA: db (B, d N) -> dr (B, d N)."""
     u_cache, charges, (B, N, _, d) = cache
-    dx = unit_backward(-charges * dv.reshape(B, N, 1, d), u_cache)  # (B, N, 1, d) -> (B, N, A, d)
-    return dx.sum(axis=2).reshape(B, N * d), []
+    du = -charges * db.reshape(B, N, 1, d)  # (NUCLEAR) (B, N, 1, d) -> (B, N, A, d)
+    return unit_backward(du, u_cache).sum(axis=2).reshape(B, N * d), []
 
 
 def electronic_forward(r, t, parameters):
-    """v_i = c Σ_{j≠i} (r_i − r_j)/|r_i − r_j|, parameters are (c, d): r (B, d N) -> (B, d N). c = ½ for opposite spins."""
+    """b_i = c Σ_{j≠i} u_ij with the direction u_ij from j to i: r (B, d N) -> (B, d N).
+
+    parameters are (c, d); c = ½ for opposite spins. In a pair, i has +u_ij and j has −u_ij:
+        (ELECTRONIC)  du_ij = c (db_i − db_j)
+    """
     slope, n_dimensions = parameters
     x, x_cache = differences_forward(r, n_dimensions)  # (B, d N) -> (B, P, d)
     u, u_cache = unit_forward(x)
     return slope * differences_backward(u, x_cache), (u_cache, x_cache, slope, n_dimensions)
 
 
-def electronic_backward(dv, cache):
-    """Backward of v_i = c Σ_j u_ij, where i has +u_ij and j has −u_ij: du_ij = c (dv_i − dv_j). dv (B, d N) -> dr (B, d N)."""
+def electronic_backward(db, cache):
+    """Backward of b_i = c Σ_j u_ij: db (B, d N) -> dr (B, d N)."""
     u_cache, x_cache, slope, n_dimensions = cache
-    du = slope * differences_forward(dv, n_dimensions)[0]  # (B, d N) -> (B, P, d)
+    du = slope * differences_forward(db, n_dimensions)[0]  # (ELECTRONIC) (B, d N) -> (B, P, d)
     return differences_backward(unit_backward(du, u_cache), x_cache), []
+
+
+def cusp_energy_forward(r, t, parameters):
+    """E_b = c − ½ |b|², what the local energy is where b has every cusp: r (B, d N) -> (B,) in hartree.
+
+    parameters are (the Field b, the number c: the energy of the nuclei among themselves).
+        (CUSP-ENERGY)  db = −dE b
+    """
+    base, constant = parameters
+    b, b_cache = base.forward(r, t, base.parameters)
+    return constant - 0.5 * (b * b).sum(axis=1), (b, base, b_cache)
+
+
+def cusp_energy_backward(dE, cache):
+    """Backward of E_b = c − ½ |b|²: dE (B,) -> dr (B, d N)."""
+    b, base, b_cache = cache
+    return base.backward(-dE[:, None] * b, b_cache)  # (CUSP-ENERGY)

@@ -2,44 +2,50 @@
 
     H = −½ Σ_i ∇_i² + V(r_1, ..., r_N)                  mass 1, ħ = 1; with charges in units of e these are hartree and bohr
 
-A potential is a pair of functions of r (B, N d), where particle i has the columns i d to (i + 1) d, and of its constants; the
-sum of several potentials is one. Coulomb's potential is not cut off where two charges meet: it is infinite at one point, which
-a path hits with probability 0. In three dimensions ⟨1/s⟩ and ⟨1/s²⟩ are finite, so V has a variance, but ⟨1/s⁴⟩, that of the
-force, is not. A path of finite steps is inexact within √dt of such a point: that is part of the error of the time step.
+A potential is a field of `npvae.ops.sde` with one value for each walker: a pair of functions of r (B, N d), where particle i
+has the columns i d to (i + 1) d, of the time, which plays no part, and of constants. None has parameters to be trained, so that
+a backward returns dr and an empty list.
+
+Coulomb's potential is not cut off where two charges meet: it is infinite at one point, which a path hits with probability 0. In
+three dimensions ⟨1/s⟩ and ⟨1/s²⟩ are finite, so that V has a variance, but ⟨1/s⁴⟩, that of the force, is not. A path of finite
+steps is inexact within √dt of such a point: part of the error of the time step. Drifts that have the cusps of the wave function
+cancel the infinity (`npvae.ops.cusps`).
 
 See `npvae.ops.layers` for how to read a pair. Shapes: B walkers, N particles, d dimensions, P = N (N − 1)/2 pairs of particles,
 A nuclei.
 """
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
-
-class Potential(NamedTuple):
-    """V as a pair of functions, with the constants that it depends on."""
-
-    forward: Callable  # (r (B, N d), parameters) -> V (B,), cache
-    backward: Callable  # (dV (B,), cache) -> dr (B, N d)
-    parameters: object = ()
+from npvae.ops.sde import Field
 
 
-def total(*potentials):
-    """The sum of several potentials."""
-    return Potential(total_forward, total_backward, potentials)
+def sum_of(*fields):
+    """The sum of several fields without trained parameters, of potentials or of drifts."""
+    return Field(sum_forward, sum_backward, fields)
 
 
-def total_forward(r, potentials):
-    """V = Σ_k V_k of Potentials: r (B, N d) -> (B,)."""
-    values, caches = zip(*(part.forward(r, part.parameters) for part in potentials))
-    return sum(values), (potentials, caches)
+def sum_forward(r, t, fields):
+    """Σ_k f_k of Fields: r (B, N d) -> (B,) or (B, N d)."""
+    values, caches = zip(*(field.forward(r, t, field.parameters) for field in fields))
+    return sum(values), (fields, caches)
 
 
-def total_backward(dV, cache):
-    """Backward of V = Σ_k V_k: each part has the same dV, and r is in all of them."""
-    return sum(part.backward(dV, of_part) for part, of_part in zip(*cache))
+def sum_backward(dvalue, cache):
+    """Backward of Σ_k f_k: each field has the same dvalue, and r is in all of them."""
+    return sum(field.backward(dvalue, of_field)[0] for field, of_field in zip(*cache)), []
+
+
+def constant_forward(r, t, value):
+    """The same V everywhere: r (B, N d) -> (B,)."""
+    return np.full(len(r), value, r.real.dtype), r.shape
+
+
+def constant_backward(dV, shape):
+    """Backward of a constant."""
+    return np.zeros(shape, dV.dtype), []
 
 
 # -------------------------------------------------------------------------------------------------- differences and distances
@@ -77,21 +83,21 @@ def length(x):
 # ---------------------------------------------------------------------------------------------------------- smooth potentials
 
 
-def harmonic_forward(r, omega):
-    """Oscillators of frequency ω: V = ½ ω² Σ r², r (B, N d) -> (B,). Its ground state is e^(−½ ω r²), its energy N d ω/2.
+def harmonic_forward(r, t, stiffness):
+    """V = ½ k Σ r²: r (B, N d) -> (B,). For k = ω² the ground state is e^(−½ ω r²), its energy N d ω/2.
 
-    (HARMONIC)  ∂V/∂r = ω² r
+    (HARMONIC)  ∂V/∂r = k r
     """
-    return 0.5 * omega**2 * (r * r).sum(axis=1), (r, omega)
+    return 0.5 * stiffness * (r * r).sum(axis=1), (r, stiffness)
 
 
 def harmonic_backward(dV, cache):
-    """Backward of V = ½ ω² Σ r²: dV (B,) -> dr (B, N d)."""
-    r, omega = cache
-    return dV[:, None] * omega**2 * r  # (HARMONIC)
+    """Backward of V = ½ k Σ r²: dV (B,) -> dr (B, N d)."""
+    r, stiffness = cache
+    return dV[:, None] * stiffness * r, []  # (HARMONIC)
 
 
-def series_forward(r, coefficients):
+def series_forward(r, t, coefficients):
     """The same polynomial of every coordinate, V = Σ_d Σ_k c_k r_d^k, by Horner's rule: r (B, N d) -> (B,).
 
     (SERIES)  ∂V/∂r = Σ_k k c_k r^(k−1)
@@ -108,10 +114,10 @@ def series_backward(dV, cache):
     slope = np.zeros_like(r)
     for k in range(len(coefficients) - 1, 0, -1):
         slope = slope * r + k * coefficients[k]
-    return dV[:, None] * slope  # (SERIES)
+    return dV[:, None] * slope, []  # (SERIES)
 
 
-def springs_forward(r, parameters):
+def springs_forward(r, t, parameters):
     """Springs of stiffness k between every two particles, V = ½ k Σ_{i<j} |r_i − r_j|²: r (B, N d) -> (B,).
 
     parameters are (k, d).
@@ -125,10 +131,10 @@ def springs_forward(r, parameters):
 def springs_backward(dV, cache):
     """Backward of V = ½ k Σ |r_i − r_j|²: dV (B,) -> dr (B, N d)."""
     x, stiffness, x_cache = cache
-    return differences_backward(dV[:, None, None] * stiffness * x, x_cache)  # (SPRINGS)
+    return differences_backward(dV[:, None, None] * stiffness * x, x_cache), []  # (SPRINGS)
 
 
-def gaussians_forward(r, parameters):
+def gaussians_forward(r, t, parameters):
     """A contact of finite range in the plane, V = Σ_{i<j} g/(π s²) e^(−|r_i − r_j|²/s²): r (B, 2 N) -> (B,).
 
     parameters are (g, s); for s → 0 each term is g times a delta function. Mujal, Sarlé, Polls & Juliá-Díaz 2017, equation 2.
@@ -144,50 +150,43 @@ def gaussians_backward(dV, cache):
     """Backward of V = Σ g/(π s²) e^(−|r_i − r_j|²/s²): dV (B,) -> dr (B, 2 N)."""
     x, of_pairs, s, x_cache = cache
     dx = (dV[:, None] * of_pairs)[:, :, None] * (-2 / s**2) * x  # (GAUSSIANS) (B, P) -> (B, P, 2)
-    return differences_backward(dx, x_cache)
+    return differences_backward(dx, x_cache), []
 
 
 # --------------------------------------------------------------------------------------------------------------------- charges
 
 
-def attraction_forward(r, parameters):
-    """Electrons in the field of nuclei that do not move: V = −Σ_i Σ_A Z_A/|r_i − R_A| + Σ_{A<B} Z_A Z_B/|R_A − R_B|.
+def attraction_forward(r, t, parameters):
+    """Electrons in the field of nuclei that do not move: V = −Σ_i Σ_A Z_A/|r_i − R_A|, r (B, 3 N) -> (B,) in hartree.
 
-    r (B, 3 N), parameters are (positions R (A, 3), charges Z (A,)) -> (B,) in hartree. The second sum is a constant, 1/R of the
-    hydrogen molecule.
+    parameters are (positions R (A, 3), charges Z (A,)).
         (ATTRACTION)  ∂V/∂x_iA = Z_A x_iA/s_iA³,  x_iA = r_i − R_A, s = |x|
     """
     positions, charges = parameters
     charges = np.asarray(charges, r.real.dtype)
     x = from_nuclei(r, positions)  # (B, 3 N) -> (B, N, A, 3)
     s = length(x)[..., 0]  # (B, N, A)
-    return nuclear_repulsion(positions, charges) - (charges / s).sum(axis=(1, 2)), (x, s, charges)
+    return -(charges / s).sum(axis=(1, 2)), (x, s, charges)
 
 
 def attraction_backward(dV, cache):
     """Backward of V = −Σ Z_A/|r_i − R_A|: dV (B,) -> dr (B, 3 N)."""
     x, s, charges = cache
     dx = (dV[:, None, None] * charges / s**3)[..., None] * x  # (ATTRACTION) (B, N, A) -> (B, N, A, 3)
-    return dx.sum(axis=2).reshape(len(x), -1)  # (B, N, A, 3) -> (B, 3 N)
+    return dx.sum(axis=2).reshape(len(x), -1), []  # (B, N, A, 3) -> (B, 3 N)
 
 
-def nuclear_repulsion(positions, charges):
-    """Σ_{A<B} Z_A Z_B/|R_A − R_B| of nuclei at `positions` (A, 3), a number in hartree."""
-    pairs = ((a, b) for a in range(len(charges)) for b in range(a))
-    return sum(float(charges[a] * charges[b]) / math.dist(positions[a], positions[b]) for a, b in pairs)
-
-
-def repulsion_forward(r, n_dimensions):
-    """Electrons repel each other, V = Σ_{i<j} 1/|r_i − r_j|: r (B, 3 N) -> (B,) in hartree.
+def repulsion_forward(r, t, n_dimensions):
+    """Electrons repel each other, V = Σ_{i<j} 1/|r_i − r_j|: r (B, d N) -> (B,) in hartree.
 
     (REPULSION)  ∂V/∂x_ij = −x_ij/s_ij³,  x_ij = r_i − r_j, s = |x|
     """
-    x, x_cache = differences_forward(r, n_dimensions)  # (B, 3 N) -> (B, P, 3)
-    s = length(x)  # (B, P, 3) -> (B, P, 1)
+    x, x_cache = differences_forward(r, n_dimensions)  # (B, d N) -> (B, P, d)
+    s = length(x)  # (B, P, d) -> (B, P, 1)
     return (1 / s).sum(axis=(1, 2)), (x, s, x_cache)
 
 
 def repulsion_backward(dV, cache):
-    """Backward of V = Σ 1/|r_i − r_j|: dV (B,) -> dr (B, 3 N)."""
+    """Backward of V = Σ 1/|r_i − r_j|: dV (B,) -> dr (B, d N)."""
     x, s, x_cache = cache
-    return differences_backward(-dV[:, None, None] * x / s**3, x_cache)  # (REPULSION)
+    return differences_backward(-dV[:, None, None] * x / s**3, x_cache), []  # (REPULSION)
