@@ -51,6 +51,8 @@ stand here, then models/vae.py.
         boltzmann    the restricted Boltzmann machine, by contrastive divergence
         partition_function  its log Z, and what that takes to say: log p(x), KL(f ‖ p)
         path_posterior  paths that led to measured outcomes, with a stochastic differential equation as latent variable
+        drift        ground states of quantum systems: a drift learned by walkers, without data
+        drift_energy  its energy: long walks, error bars, the limit of short steps
         diffusion    variational diffusion: a chain whose encoder is fixed and adds noise
         diffusion_terms  the terms of its loss, in both decompositions of the ELBO
         reverse_process  draws and densities of a trained diffusion
@@ -125,6 +127,7 @@ stand here, then models/vae.py.
         gaussian_likelihoods  p(x|z) with learned variances
         discrete     p(x|z) of whole numbers: categorical and beta-binomial
         sde          stochastic differential equations: integration, and the KL of path measures
+        pair_features  the drift of particles that can be exchanged: networks of one and of two
         diffusion    noise added step by step and predicted: the terms of its ELBO, the steps back
         langevin     Langevin steps, and the Metropolis test that makes them exact
         energy       an energy and its score, score matching, the two phases of contrastive divergence

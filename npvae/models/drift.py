@@ -1,0 +1,310 @@
+"""Ground states by a stochastic drift: `Drift.forward` and, in mirrored order, `Drift.backward`.
+
+    walkers r ─ base b + network u ─(+eps) steps ─▶ path r(t) ─▶ ℓ_T = ∫ u·dW + ∫ (½ |u|² + E_b) dt ─▶ loss = mean ℓ_T/T
+                        ▲                    │
+                        └────────────────────┘ and the walkers go on from there in the next step
+
+The ground state φ0 of H = −½ ∇² + V makes walkers move as dr = v dt + dW with v = ∇ log φ0 (Barr, Gispen & Lamacraft 2020,
+equations 7 to 12; Lamacraft, "Learning the path integral"). For any other drift the mean of ℓ_T/T = (∫ v·dW + ∫ (½ |v|² + V)
+dt)/T over stationary paths lies above E_0: so v is learned by minimising an energy, and no data are needed.
+
+Three things are done to that loss, none of which changes its mean gradient.
+
+    reference    A known wave function ψ_b with the drift b = ∇ log ψ_b is split off, v = b + u. By Itô's formula
+                 ℓ_T − log ψ_b(r_T)/ψ_b(r_0) = ∫ u·dW + ∫ (½ |u|² + E_b) dt: its local energy E_b = (H ψ_b)/ψ_b stands in place
+                 of V. Where ψ_b has the cusps of φ0 it is bounded, and V is not. This is Girsanov's theorem with respect to the
+                 paths of b instead of Brownian motion. "brownian": the paper's loss, with v and V.
+    boundary     A path of the best drift costs E_0 T + log φ0(r_T)/φ0(r_0) (φ0/ψ_b in the place of φ0 above). That the path's
+                 end is moved by the drift must be no gain: −u_T·r_T is added to ℓ_T, with u_T ≈ ∇ log φ0/ψ_b at r_T held
+                 constant. (Here −u_T·(r_T − r̄_T) with r̄_T held constant as well, so that the loss has the value of ℓ_T/T.)
+    martingale   ∫ u·dW has the mean 0 for every u. "none": left out, as in the paper; "whole": differentiated; "held": the
+                 path in it is, the parameters are not. Then the gradient of each single path vanishes at the best drift
+                 (`npvae.ops.sde`).
+
+Shapes: B walkers, N particles, d dimensions, T steps. Where charges meet, energies are in hartree and lengths in bohr.
+"""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from npvae.core import checks, options
+from npvae.core.options import Option
+from npvae.core.parameters import Theta, dense_shapes, views_of
+from npvae.models import common, drift_energy, quantum_systems, saved
+from npvae.models.protocol import Example
+from npvae.ops import pair_features, sde
+from npvae.ops.sde import Field
+
+REFERENCES, MARTINGALES = ("base", "brownian"), ("held", "none", "whole")
+FROM_SYSTEM = ("dt", "n_steps", "n_walkers", "hidden", "activation")  # arguments that default to the system's
+
+
+class Terms(NamedTuple):
+    """Means over the walkers."""
+
+    loss: float  # what is minimised
+    energy: float  # of the drift, ℓ_T/T with the martingale: at least E_0 in the mean
+    variance: float  # of ℓ_T/T from path to path
+
+
+class Cache(NamedTuple):
+    """What `backward` needs of `forward`."""
+
+    path: tuple
+    pull: np.ndarray
+    martingale: str
+
+
+class Drift:
+    """A drift that turns Brownian motion into the ground state of a quantum system.
+
+    system       a name of `npvae.models.quantum_systems.SYSTEMS`
+    numbers      of the system, where they are not its own defaults: a dict, or texts as in "distance=2.8"
+    dt, n_steps  the length of a step, and how many steps walkers take from one update of the parameters to the next
+    n_walkers    how many walkers there are, at least as many as workers
+    hidden       widths of the hidden layers: of the network of each particle, and of that of pairs
+    activation   tanh, silu, ...; None of these five stands for the system's own value
+    reference    what costs are measured against: "base", the known drift, or "brownian"
+    scheme       "heun", of weak order 2, or "euler"
+    segment      steps between checkpoints of the backward pass (`sde.integrate_forward`)
+    backend, dtype, seed, initialization   as those of `npvae.VAE`; the seed is also that of the walkers' first places
+
+    Parameters: drift.0.W, drift.0.b, ..., drift.W, drift.b of the network of a particle; of several particles that can be
+    exchanged also pair.0.W, ..., what each sees of the others (`npvae.ops.pair_features`). The last layer is 0 at first: a new
+    model is the base. Buffers: walkers (n_walkers, N d), which training moves on, and held (P,), the parameters that they moved
+    by last. Raises ValueError for what cannot be.
+    """
+
+    theta, ops = Theta(), common.ops
+    Terms = Terms
+    units = "hartree, or the system's unit of energy"
+    terms_help = {"loss": "mean of ℓ_T/T as it is minimised", "energy": "of the drift, a bound of the ground state's",
+                  "variance": "of ℓ_T/T between paths: 0 at the ground state"}  # fmt: skip
+    takes_data = False
+    options = (
+        Option("system", "hydrogen", ", ".join(quantum_systems.SYSTEMS), options.one_of(*quantum_systems.SYSTEMS),
+               metavar="NAME", choices=tuple(quantum_systems.SYSTEMS)),
+        Option("numbers", [], "of the system, as in: --numbers distance=2.8, or g=15 n_particles=3", options.text, metavar="X",
+               many=True),
+        Option("dt", None, "length of a step of the walkers (default: the system's)", options.positive, metavar="TIME"),
+        Option("steps", None, "steps of a walker between two updates of the drift (default: the system's)", options.integer(1),
+               "n_steps", metavar="N"),
+        Option("walkers", None, "walkers at a time (default: the system's)", options.integer(1), "n_walkers", metavar="N"),
+        Option("hidden", None, "widths of the hidden layers (default: the system's)", options.integer(1), metavar="H",
+               many=True),
+        common.ACTIVATION._replace(default=None),
+        Option("reference", "base", "what costs are measured against: the base, a drift that is known, or brownian motion",
+               options.one_of(*REFERENCES), metavar="K", choices=REFERENCES),
+        Option("scheme", "heun", "heun, of second order in the length of a step, or euler", options.one_of(*sde.SCHEMES),
+               metavar="K", choices=tuple(sde.SCHEMES)),
+        common.INITIALIZATION,
+        Option("martingale", "held", "in the loss: held, with constant parameters, which quiets the gradient; none; or whole",
+               options.one_of(*MARTINGALES), use="training", metavar="K", choices=MARTINGALES),
+        Option("equilibrate", True, "let the walkers move by the base alone before the first step", options.flag, use="start"),
+    )  # fmt: skip
+
+    def __init__(self, system="hydrogen", numbers=(), dt=None, n_steps=None, n_walkers=None, hidden=None, activation=None,
+                 reference="base", scheme="heun", segment=None, backend="numba", dtype="float32", seed=0,
+                 initialization="glorot"):  # fmt: skip
+        checks.choice("reference", reference, REFERENCES)
+        checks.choice("scheme", scheme, sde.SCHEMES)
+        self.system, self.numbers = system, drift_energy.as_dict(numbers)
+        self.physics = quantum_systems.system(system, **self.numbers)
+        given = dict(zip(FROM_SYSTEM, (dt, n_steps, n_walkers, hidden, activation)))
+        chosen = {name: self.physics.defaults[name] if value is None else value for name, value in given.items()}
+        self.dt = checks.number("dt", chosen["dt"], 0, exclusive=True)
+        self.n_steps = checks.integer("n_steps", chosen["n_steps"], 1)
+        self.n_walkers = checks.integer("n_walkers", chosen["n_walkers"], 1)
+        self.hidden, self.reference, self.scheme = common.widths_of("hidden", chosen["hidden"]), reference, scheme
+        self.segment = None if segment is None else checks.integer("segment", segment, 0)
+        shapes = self.shapes(system, self.numbers, hidden=self.hidden)
+        common.prepare(self, shapes, chosen["activation"], backend, dtype, seed, initialization)
+        self.parameters["drift.W"] = 0
+        self.buffers = {"walkers": self.new_walkers(self.n_walkers, [self.seed, 1]), "held": self.theta.copy()}
+
+    @staticmethod
+    def shapes(system="hydrogen", numbers=(), hidden=None, **_):
+        """Names and shapes of the parameters, in the order of theta, of a model of this config."""
+        physics = quantum_systems.system(system, **drift_energy.as_dict(numbers))
+        hidden = common.widths_of("hidden", physics.defaults["hidden"] if hidden is None else hidden)
+        N, d, positions = exchanged(physics)
+        F, seen, of_pairs = d + len(positions), 0, {}
+        if N > 1:
+            of_pairs = {f"pair.{i}": widths for i, widths in enumerate(pairwise([2 * F + 1, *hidden]))}
+            seen = hidden[-1] if hidden else 2 * F + 1
+        names = [*(f"drift.{i}" for i in range(len(hidden))), "drift"]
+        return dense_shapes(dict(zip(names, pairwise([F + seen, *hidden, d]))) | of_pairs)
+
+    # ---------------------------------------------------------------------------------------------- forward, backward
+
+    def forward(self, noise, martingale="held"):
+        """Loss of the paths that `draw` has drawn -> Terms and the cache for `backward`.
+
+        noise: where paths start (B, N d); eps (T, B, N d); and, held constant, their ends r̄_T (B, N d), the pull u_T (B, N d)
+        and the mean of ℓ_T/T (B, 1). The cache refers to noise and theta: call backward before they change.
+        """
+        start, eps, end, pull, level = self.checked_noise(noise)
+        time = self.n_steps * self.dt
+        held = self.network(views_of(self.buffers["held"], self.parameters.shapes)) if martingale == "held" else None
+        (states, energy, of_noise), path = self.paths_forward(start, eps, self.network(self.parameters), held)
+        boundary = (pull * (states[-1] - end)).sum(axis=1)  # (B, N d) -> (B,)
+        cost = energy if martingale == "none" else energy + of_noise
+        loss, of_paths = (cost - boundary) / time, (energy + of_noise) / time
+        variance = (of_paths - level[:, 0]) ** 2
+        return Terms(*(values.mean().item() for values in (loss, of_paths, variance))), Cache(path, pull, martingale)
+
+    def backward(self, cache, dloss=1.0, out=None):
+        """Gradient of dloss · loss with respect to every parameter: a dict of the parameters' names and shapes.
+
+        The arrays are views of one flat vector laid out like theta: `out` if given, else a fresh one.
+        """
+        dcost = np.full(len(cache.pull), dloss / (len(cache.pull) * self.n_steps * self.dt))  # 1/(B T) enters here
+        dend = -dcost[:, None].astype(self.dtype) * cache.pull  # (B, N d)
+        dmartingale = np.zeros_like(dcost) if cache.martingale == "none" else dcost
+        _, _, _, grads = sde.integrate_backward(dend[None], dcost, dmartingale, cache.path)
+        return common.laid_out(self, [grads], out)
+
+    def paths_forward(self, start, eps, network, held=None, keep=None, dt=None):
+        """Paths from start (B, N d), eps (T, B, N d) -> states (K, B, N d), energy, martingale (B,), and the cache."""
+        physics, is_base = self.physics, self.reference == "base"
+        drift, cost = (physics.base, physics.local_energy) if is_base else (sde.ZERO, physics.potential)
+        control, held = (field if field is None or is_base else with_base(physics.base, field) for field in (network, held))
+        times = (self.dt if dt is None else dt) * np.arange(len(eps) + 1)
+        return sde.integrate_forward(start, eps, times, 1.0, drift, control, self.scheme, keep, self.segment, cost, held)
+
+    def network(self, parameters):
+        """The network u with these parameters, a dict like the model's, as a Field: r (B, N d) -> (B, N d)."""
+        N, _, positions = exchanged(self.physics)
+        names = [f"drift.{i}" for i in range(len(self.hidden))]
+        f_layers = common.dense_layers(parameters, [*names, "drift"], self.activation)
+        g_layers = []
+        if N > 1:
+            g_layers = [(parameters[f"pair.{i}.W"], parameters[f"pair.{i}.b"], self.activation) for i in range(len(names))]
+
+        def forward(r, t, parameters):
+            return pair_features.exchangeable_forward(r, parameters, self.ops.mlp_forward)
+
+        def backward(du, cache):
+            dr, *grads = pair_features.exchangeable_backward(du, cache, self.ops.mlp_backward)
+            return dr, [grad for of_network in grads for layer in of_network for grad in layer]
+
+        return Field(forward, backward, (f_layers, g_layers, N, positions))
+
+    # ------------------------------------------------------------------------------------------------------- training
+
+    @property
+    def chains(self):
+        """The walkers (n_walkers, N d), which training hands to `draw`."""
+        return self.buffers["walkers"]
+
+    def draw(self, rng, chains=None, **_):
+        """The noise of a step, for walkers that go from where they are; see `forward`.
+
+        chains: rows of the walkers, which are moved to the ends of their paths (but for a path that has run away, whose walker
+        stays), and the parameters that they moved by become `held`; without them all walkers have a path, and none moves.
+        """
+        start = (self.buffers["walkers"] if chains is None else chains).copy()
+        eps = rng.standard_normal((self.n_steps, *start.shape), start.dtype)  # (T, B, N d)
+        network = self.network(views_of(self.theta.real, self.parameters.shapes))
+        with np.errstate(over="ignore", invalid="ignore"):  # training finds what is not finite
+            (states, energy, martingale), _ = self.paths_forward(start, eps, network)
+            pull = self.control(states[-1], network)
+        if chains is not None:
+            chains[...] = np.where(np.isfinite(states[-1]).all(axis=1, keepdims=True), states[-1], start)
+            self.buffers["held"][:] = self.theta
+        level = ((energy + martingale) / (self.n_steps * self.dt)).mean().astype(start.dtype)
+        return start, eps, states[-1], pull, np.full((len(start), 1), level)
+
+    def control(self, r, network=None):
+        """What r (B, N d) is pulled by beside the reference's drift, (B, N d): u, or with the reference "brownian" v = b + u."""
+        network = self.network(self.parameters) if network is None else network
+        u = network.forward(r, 0.0, network.parameters)[0]
+        return u if self.reference == "base" else u + self.physics.base.forward(r, 0.0, self.physics.base.parameters)[0]
+
+    def drift(self, r):
+        """The drift v = b + u of walkers r (B, N d), (B, N d): for the ground state ∇ log φ0."""
+        r = checks.converted("r", checks.real_array("r", r, n_columns=self.physics.n_columns), self.theta.real.dtype)
+        base, network = self.physics.base, self.network(self.parameters)
+        return base.forward(r, 0.0, base.parameters)[0] + network.forward(r, 0.0, network.parameters)[0]
+
+    def new_walkers(self, n, rng):
+        """n walkers where those of this system begin, (n, N d)."""
+        normals = np.random.default_rng(rng).standard_normal((n, self.physics.n_columns))
+        return self.physics.start(normals).astype(self.theta.real.dtype)
+
+    @staticmethod
+    def check_settings(martingale="held"):
+        """ValueError for settings that cannot be."""
+        checks.choice("martingale", martingale, MARTINGALES)
+
+    equilibrate, sample, energies = drift_energy.equilibrate, drift_energy.sample, drift_energy.energies
+    measure = drift_energy.measure
+
+    @classmethod
+    def examples(cls, backend):
+        """One and several particles, with and without nuclei; every martingale, both references and schemes, checkpoints and
+        none; several walkers and two."""
+        rng = np.random.default_rng(3)
+        for system, numbers, hidden, activation, reference, scheme, segment, martingale, T, B in [
+            ("oscillator", {"n_dimensions": 2}, (5, 4), "tanh", "base", "heun", None, "held", 5, 6),
+            ("quartic", {}, (4,), "silu", "brownian", "euler", 0, "whole", 3, 4),
+            ("hydrogen", {}, (5, 4), "tanh", "brownian", "heun", None, "none", 3, 4),
+            ("bosons", {"n_particles": 3, "g": 3.0}, (5, 4), "tanh", "base", "heun", 2, "held", 3, 2),
+            ("helium", {}, (4, 5), "softplus", "base", "heun", None, "none", 3, 4),
+            ("hydrogen_molecule", {"distance": 1.4}, (4,), "tanh", "base", "heun", 0, "held", 2, 4),
+            ("coupled", {}, (), "tanh", "base", "euler", None, "whole", 2, 4),
+        ]:  # fmt: skip
+            model = cls(system, numbers, 0.05, T, B, hidden, activation, reference, scheme, segment, backend, "float64", seed=4)
+            model.theta += 0.3 * rng.standard_normal(model.theta.size)
+            model.buffers["held"][:] = model.theta + 0.3 * rng.standard_normal(model.theta.size)
+            widths = "-".join(map(str, hidden)) or "linear"
+            name = f"{backend} Drift {system}, {widths} {activation}, {reference}, {scheme}, {martingale}, {T} steps, B {B}"
+            yield Example(name, model, (), {"martingale": martingale})
+
+    # ----------------------------------------------------------------------------------- copies, files, checks, text
+
+    config = property(common.config_of)
+    copy, save, load = saved.copied, saved.save, classmethod(saved.load_as)
+
+    def check(self):
+        """No data: an empty batch."""
+        return ()
+
+    def checked_noise(self, noise):
+        """The noise as C-contiguous arrays of the model's (real) dtype; ValueError for other shapes than those of `forward`."""
+        arrays = [np.ascontiguousarray(array, self.theta.real.dtype) for array in noise]
+        D, T, shapes = self.physics.n_columns, self.n_steps, [array.shape for array in arrays]
+        B = shapes[0][0]
+        if shapes != [(B, D), (T, B, D), (B, D), (B, D), (B, 1)]:
+            raise ValueError(f"noise must have shapes (B, {D}), ({T}, B, {D}), (B, {D}), (B, {D}), (B, 1); got {shapes}")
+        return arrays
+
+    def __repr__(self):
+        numbers = "".join(f", {name} {value:g}" for name, value in self.numbers.items())
+        widths = "-".join(map(str, self.hidden)) or "linear"
+        how = f"{self.n_walkers} walkers, {self.n_steps} steps of {self.dt:g}, {widths}, {self.activation}"
+        return f"Drift({self.system}{numbers}, {how}, {self.dtype.name}, {self.backend}: {self.theta.size:,} parameters)"
+
+
+def exchanged(physics):
+    """What the network is made for: the number of particles that can be exchanged, the columns of each, and the nuclei's
+    positions (A, d). Particles that can not be exchanged are one, of N d columns."""
+    N, d = (physics.n_particles, physics.n_dimensions) if physics.symmetric else (1, physics.n_columns)
+    return N, d, np.reshape(physics.positions, (-1, d))
+
+
+def with_base(base, field):
+    """The Field b + u: of the parameters of u alone."""
+
+    def forward(r, t, parameters):
+        b, b_cache = base.forward(r, t, base.parameters)
+        u, u_cache = field.forward(r, t, parameters)
+        return b + u, (b_cache, u_cache)
+
+    def backward(dv, cache):
+        dr, grads = field.backward(dv, cache[1])
+        return base.backward(dv, cache[0])[0] + dr, grads
+
+    return Field(forward, backward, field.parameters)
