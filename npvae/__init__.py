@@ -21,6 +21,7 @@ stand here, then models/vae.py.
         pictures     the pictures of a run on the disk
         plots        every picture as a figure
         latent_pictures  pictures of a latent space: traversals, paths between data, use of dimensions
+        drift_pictures  a drift that makes a ground state: its walkers, where it pulls them, how they go
         drawing      what these are made of: images side by side, coloured points
         backward_flow  backpropagation through a model, drawn: ops, values, gradients
         op_graph     where its boxes and arrows stand
@@ -53,6 +54,7 @@ stand here, then models/vae.py.
         path_posterior  paths that led to measured outcomes, with a stochastic differential equation as latent variable
         drift        ground states of quantum systems: a drift learned by walkers, without data
         drift_energy  its energy: long walks, error bars, the limit of short steps
+        quantum_systems  systems by name: potential, known drift, exact energy, settings
         diffusion    variational diffusion: a chain whose encoder is fixed and adds noise
         diffusion_terms  the terms of its loss, in both decompositions of the ELBO
         reverse_process  draws and densities of a trained diffusion
@@ -127,6 +129,8 @@ stand here, then models/vae.py.
         gaussian_likelihoods  p(x|z) with learned variances
         discrete     p(x|z) of whole numbers: categorical and beta-binomial
         sde          stochastic differential equations: integration, and the KL of path measures
+        potentials   potentials of quantum systems, and their forces
+        cusps        drifts that are known of ground states, and the energy that they leave
         pair_features  the drift of particles that can be exchanged: networks of one and of two
         diffusion    noise added step by step and predicted: the terms of its ELBO, the steps back
         langevin     Langevin steps, and the Metropolis test that makes them exact

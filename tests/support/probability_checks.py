@@ -13,6 +13,7 @@ sys.path.append(str(Path(__file__).parents[2] / "examples"))
 
 import double_well
 import test_boltzmann
+import test_cusps
 import test_diffusion
 import test_diffusion_ops
 import test_energy
@@ -25,6 +26,8 @@ import test_likelihood
 import test_partition
 import test_path_posterior
 import test_pixel_mixture
+import test_potentials
+import test_quantum_systems
 import test_sde
 
 from npvae.ops import boltzmann, partition
@@ -153,6 +156,17 @@ def density_of_an_energy():
     test_energy.test_the_terms_are_what_they_are_called()
 
 
+def values_of_potentials():
+    test_potentials.test_values_that_are_known()
+    for name in ("harmonic", "gaussians"):
+        test_potentials.test_a_potential_equals_its_twin(name)
+
+
+def cusps_and_their_energy():
+    test_cusps.test_drifts_have_the_slopes_of_the_cusps_where_charges_meet(np.array([0.6, 0.0, 0.8]))
+    test_quantum_systems.test_the_local_energy_is_that_of_the_base("helium", {})
+
+
 PROBABILITY_CHECKS = {
     "moments of samples": moments_of_samples,
     "KL by quadrature": KL_by_quadrature,
@@ -178,4 +192,6 @@ PROBABILITY_CHECKS = {
     "detailed balance": detailed_balance,
     "score of noisy data": score_of_noisy_data,
     "density of an energy": density_of_an_energy,
+    "values of potentials": values_of_potentials,
+    "cusps and their energy": cusps_and_their_energy,
 }

@@ -61,5 +61,6 @@ from wrong_code import (  # noqa: E402  they register themselves
     likelihoods,
     paths,
     pixels,
+    potentials,
     vae,
 )
