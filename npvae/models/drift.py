@@ -83,6 +83,7 @@ class Drift:
     terms_help = {"loss": "mean of ℓ_T/T as it is minimised", "energy": "of the drift, a bound of the ground state's",
                   "variance": "of ℓ_T/T between paths: 0 at the ground state"}  # fmt: skip
     takes_data = False
+    defaults = {"data": "none", "batch_size": 1, "epochs": 20, "learning_rate": 3e-3, "learning_rate_schedule": "cosine"}
     options = (
         Option("system", "hydrogen", ", ".join(quantum_systems.SYSTEMS), options.one_of(*quantum_systems.SYSTEMS),
                metavar="NAME", choices=tuple(quantum_systems.SYSTEMS)),
@@ -248,12 +249,11 @@ class Drift:
         none; several walkers and two."""
         rng = np.random.default_rng(3)
         for system, numbers, hidden, activation, reference, scheme, segment, martingale, T, B in [
-            ("oscillator", {"n_dimensions": 2}, (5, 4), "tanh", "base", "heun", None, "held", 5, 6),
-            ("quartic", {}, (4,), "silu", "brownian", "euler", 0, "whole", 3, 4),
-            ("hydrogen", {}, (5, 4), "tanh", "brownian", "heun", None, "none", 3, 4),
-            ("bosons", {"n_particles": 3, "g": 3.0}, (5, 4), "tanh", "base", "heun", 2, "held", 3, 2),
-            ("helium", {}, (4, 5), "softplus", "base", "heun", None, "none", 3, 4),
-            ("hydrogen_molecule", {"distance": 1.4}, (4,), "tanh", "base", "heun", 0, "held", 2, 4),
+            ("oscillator", {"n_dimensions": 2}, (4, 3), "tanh", "base", "heun", None, "held", 3, 6),
+            ("quartic", {}, (3,), "silu", "brownian", "euler", 0, "whole", 3, 4),
+            ("hydrogen", {}, (3,), "tanh", "brownian", "heun", None, "none", 2, 4),
+            ("bosons", {"n_particles": 3, "g": 3.0}, (3, 3), "tanh", "base", "heun", 1, "held", 2, 2),
+            ("helium", {}, (3,), "softplus", "base", "heun", 0, "none", 2, 4),
             ("coupled", {}, (), "tanh", "base", "euler", None, "whole", 2, 4),
         ]:  # fmt: skip
             model = cls(system, numbers, 0.05, T, B, hidden, activation, reference, scheme, segment, backend, "float64", seed=4)
