@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from npvae.app.drawing import TRAIN, VAL
 
 N_WALKERS, N_LINES, LINE_TIME = 4000, 5, 4.0  # behind the density; of the paths, and how long they are in the system's unit
-M, BINS = 21, 60
+M, BINS = 20, 60  # an even number: at the origin, where a nucleus may be, there is no drift
 COLOURS = (TRAIN, VAL, "#228833", "#ccbb44")  # of particles
 INSIDE = 0.995  # of the coordinates are within the picture
 
@@ -27,16 +27,16 @@ def drift(model, seed=0, figure=None):
     figure = Figure(figsize=(11, 3.7), layout="constrained") if figure is None else figure
     panels = figure.subplots(1, 3)
     (on_a_line if r.shape[1] == 1 else in_a_plane)(model, r, times, states, panels)
-    panels[0].set_title("density of the walkers", fontsize=10)
+    panels[0].set_title("where the walkers are", fontsize=10)
     return figure
 
 
 def on_a_line(model, r, times, states, panels):
     """Of walkers r (n, 1): histogram, drift with the base beside it, places over the time; states (T, lines, 1)."""
-    density, field, paths = panels
+    places, field, paths = panels
     edge = 1.1 * np.quantile(np.abs(r), INSIDE)
     x = np.linspace(-edge, edge, 201)
-    density.hist(r[:, 0], np.linspace(-edge, edge, BINS + 1), density=True, color=TRAIN, alpha=0.5)
+    places.hist(r[:, 0], np.linspace(-edge, edge, BINS + 1), density=True, color=TRAIN, alpha=0.5)
     field.plot(x, model.drift(x[:, None])[:, 0], color=TRAIN, label="learned")
     field.plot(x, model.physics.base.forward(x[:, None], 0.0, model.physics.base.parameters)[0][:, 0], "--", color="#999999",
                lw=1, label="known before")  # fmt: skip
@@ -45,7 +45,7 @@ def on_a_line(model, r, times, states, panels):
     paths.plot(times, states[:, :, 0], lw=0.7)
     paths.set(xlabel="time", ylabel="x", ylim=(-edge, edge))
     paths.set_title(f"paths of {N_LINES} walkers", fontsize=10)
-    for axes in (density, field):
+    for axes in (places, field):
         axes.set(xlabel="x", xlim=(-edge, edge))
 
 
@@ -54,12 +54,11 @@ def in_a_plane(model, r, times, states, panels):
     physics = model.physics
     N, d = (1, 2) if physics.n_dimensions == 1 else (physics.n_particles, physics.n_dimensions)
     across, up = (0, 1) if d == 2 else (d - 1, 0)  # columns of a particle
-    labels = ("x_1", "x_2") if physics.n_dimensions == 1 else ("x", "y") if d == 2 else ("z", "x")
-    places = r[:, : N * d].reshape(-1, d)  # (n N, d)
-    edge = 1.1 * np.quantile(np.abs(places[:, [across, up]]), INSIDE)
-    bins = np.linspace(-edge, edge, BINS + 1)
-    counts, _, _ = np.histogram2d(places[:, across], places[:, up], bins)
-    panels[0].imshow(counts.T**0.5, origin="lower", extent=(-edge, edge, -edge, edge), cmap="Blues")
+    labels = ("$x_1$", "$x_2$") if physics.n_dimensions == 1 else ("x", "y") if d == 2 else ("z", "x")
+    places = r[:, : N * d].reshape(len(r), N, d)[:, :, [across, up]]  # (n, N d) -> (n, N, 2)
+    edge = 1.1 * np.quantile(np.abs(places), INSIDE)
+    apart = N > 1 and not physics.positions
+    density(panels[0], seen_from_each(places) if apart else places, labels)
     arrows(model, typical(r, N, d, across, up), (across, up), edge, panels[1])
     way = states[:, 0, : N * d].reshape(len(times), N, d)
     for i in range(N):
@@ -68,7 +67,22 @@ def in_a_plane(model, r, times, states, panels):
     for axes in panels:
         for place in physics.positions:
             axes.plot(place[across], place[up], "k+", ms=8)
+    for axes in panels[1:] if apart else panels:
         axes.set(xlabel=labels[0], ylabel=labels[1], xlim=(-edge, edge), ylim=(-edge, edge), aspect="equal")
+
+
+def seen_from_each(places):
+    """Where the others are, seen from each particle: places (n, N, 2) -> (n, N (N − 1), 2)."""
+    first, second = np.nonzero(~np.eye(places.shape[1], dtype=bool))
+    return places[:, second] - places[:, first]
+
+
+def density(axes, places, labels):
+    """How often each place of (n, m, 2) is taken; shades are square roots, so that rare places are seen."""
+    edge = 1.1 * np.quantile(np.abs(places), INSIDE)
+    counts, _, _ = np.histogram2d(*places.reshape(-1, 2).T, np.linspace(-edge, edge, BINS + 1))
+    axes.imshow(counts.T**0.5, origin="lower", extent=(-edge, edge, -edge, edge), cmap="Blues")
+    axes.set(xlabel=f"{labels[0]} of another, seen from a particle", ylabel=labels[1])
 
 
 def typical(r, N, d, across, up):
