@@ -121,6 +121,8 @@ def test_walkers_of_the_molecule_begin_with_an_electron_at_each_nucleus():
         ("bosons", {"n_particles": 1}, "n_particles"),
         ("bosons", {"s": 0.0}, "s must be"),
         ("hydrogen_molecule", {"distance": 0.0}, "distance"),
+        ("bosons", {"G": 3.0}, "the system bosons takes n_particles, g, s, omega; got G"),
+        ("quartic", {"omega": 1.0}, "the system quartic takes no numbers; got omega"),
     ],
 )
 def test_bad_numbers_are_refused(name, numbers, complaint):

@@ -8,6 +8,7 @@ Particle i has the columns i d to (i + 1) d of the walkers r (B, N d). Exact ene
 converged in all digits given; those of one and two coordinates are held to diagonalisations in tests/test_quantum_systems.py.
 """
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -57,6 +58,11 @@ class System(NamedTuple):
 def system(name, **numbers):
     """The System of this name; numbers other than its own defaults as keywords: system("bosons", n_particles=3, g=14)."""
     checks.choice("system", name, SYSTEMS)
+    known = inspect.signature(SYSTEMS[name]).parameters
+    for number in numbers:
+        if number not in known:
+            takes = f"takes {', '.join(known)}" if known else "takes no numbers"
+            raise ValueError(f"the system {name} {takes}; got {number}")
     return SYSTEMS[name](**numbers)
 
 
