@@ -1,6 +1,6 @@
 """Ground states of small quantum systems by diagonalisation, converged: what energies of learned drifts are held to.
 
-    H = −½ d²/dx² + V(x)                      on a line: `levels`, `ground_state`
+    H = −½ d²/dx² + V(x)                      on a line: `levels`, `log_ground_state`
     H = −½ (d²/ρ² + 1/ρ d/dρ) + V(ρ)          in a plane, without angular momentum: `radial_levels`
 """
 
@@ -24,11 +24,11 @@ def levels(V, edge=EDGE, n=POINTS):
     return energies, states, x
 
 
-def ground_state_drift(V, edge=EDGE, n=POINTS):
-    """The drift φ0'/φ0 as a spline on [−edge, edge]. Only where φ0 is not lost in rounding is it to be believed."""
+def log_ground_state(V, edge=EDGE, n=POINTS):
+    """log φ0 as a spline on [−edge, edge]; its derivative is the best drift. Where φ0 is lost in rounding it is left out."""
     _, states, x = levels(V, edge, n)
     inside = states[:, 0] ** 2 > 1e-18 * (states[:, 0] ** 2).max()
-    return CubicSpline(x[inside], np.log(np.abs(states[inside, 0]))).derivative()
+    return CubicSpline(x[inside], np.log(np.abs(states[inside, 0])))
 
 
 def radial_levels(V, n=60, omega=2.0):
