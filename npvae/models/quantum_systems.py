@@ -44,6 +44,7 @@ class System(NamedTuple):
     local_energy: Field  # (H ψ_b)/ψ_b = V − ½ (|b|² + ∇·b), (B, N d) -> (B,)
     symmetric: bool  # the particles can be exchanged without a change of sign: bosons, two electrons of opposite spin
     positions: tuple  # of the nuclei, (A, d)
+    centres: tuple  # what a drift is measured from: the nuclei, or the middle of the trap, (A, d)
     exact: float | None  # energy of the ground state
     paper: float | None  # that of Barr, Gispen & Lamacraft 2020
     source: str  # of the exact energy
@@ -122,8 +123,8 @@ def trapped(name, n_particles, n_dimensions, parts, omega, exact, source, defaul
     base = Field(cusps.linear_forward, cusps.linear_backward, omega)
     zero_point = Field(potentials.constant_forward, potentials.constant_backward, 0.5 * omega * n_particles * n_dimensions)
     local_energy = potentials.sum_of(*parts, harmonic(-(omega**2)), zero_point)
-    return System(name, n_particles, n_dimensions, potentials.sum_of(*parts), base, local_energy, n_particles > 1, (), exact,
-                  None, source, lambda eps: eps * (2 * omega) ** -0.5, defaults)  # fmt: skip
+    return System(name, n_particles, n_dimensions, potentials.sum_of(*parts), base, local_energy, n_particles > 1, (),
+                  ((0.0,) * n_dimensions,), exact, None, source, lambda eps: eps * (2 * omega) ** -0.5, defaults)  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------- atoms and a molecule
@@ -171,8 +172,8 @@ def with_cusps(name, n_particles, parts, base, constant, nuclei, exact, paper, s
     """Charges with the potential Σ `parts` + constant and a base that has every cusp of it."""
     own = Field(potentials.constant_forward, potentials.constant_backward, constant)
     local_energy = Field(cusps.cusp_energy_forward, cusps.cusp_energy_backward, (base, constant))
-    return System(name, n_particles, 3, potentials.sum_of(*parts, own), base, local_energy, n_particles > 1, nuclei[0], exact,
-                  paper, source, start, defaults)  # fmt: skip
+    return System(name, n_particles, 3, potentials.sum_of(*parts, own), base, local_energy, n_particles > 1, nuclei[0],
+                  nuclei[0], exact, paper, source, start, defaults)  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------------------- parts
