@@ -1,4 +1,4 @@
-"""The drift of particles that can be exchanged: gradients, a scalar twin, and what an exchange changes."""
+"""The drift of particles that can be exchanged: gradients, a scalar twin, and what symmetries change."""
 
 import math
 
@@ -10,68 +10,102 @@ from npvae import kernels, ops
 from npvae.gradcheck import complex_step_grad
 from npvae.ops import pair_features
 
-NUCLEI = np.array([[0.3, -0.2], [-0.7, 0.5]])  # (A, d)
+CENTRES = np.array([[0.3, -0.2], [-0.7, 0.5]])  # (A, d)
 RNG = np.random.default_rng(0)
-PLACES, WEIGHTS = RNG.standard_normal((4, 3, 2)), RNG.standard_normal((4, 3, 2, 9))  # (B, N, d); of p (B, N, N − 1, 2F + 1)
-FEATURES = RNG.standard_normal((4, 3, 4))  # h (B, N, F)
+X, Y = RNG.standard_normal((4, 3, 2, 5)), RNG.standard_normal((4, 3, 2, 5))  # (B, N, A, d), (B, N, N − 1, d)
+ALPHA, BETA, DU = RNG.standard_normal((4, 3, 2)), RNG.standard_normal((4, 3, 2)), RNG.standard_normal((4, 3, 5))
+LENGTHS, DP = RNG.random((4, 3, 2)), RNG.standard_normal((4, 3, 2, 5))  # s (B, N, A); of p (B, N, N − 1, 2 A + 1)
 
 
-def network(n_particles, positions=NUCLEI, dtype="float64"):
-    """r (4, N 2), layers of f and of g, and the parameters that the op takes."""
-    rng, F = np.random.default_rng(n_particles), 2 + len(positions)
+def network(n_particles, centres=CENTRES, dtype="float64"):
+    """r (4, N 2), and the parameters that the op takes, with the layers of f, g and w first."""
+    rng, A = np.random.default_rng(n_particles), len(centres)
 
     def layers(*widths, last):
         made = [(rng.standard_normal(pair).astype(dtype), rng.standard_normal(pair[1]).astype(dtype), "tanh")
                 for pair in zip(widths, widths[1:])]  # fmt: skip
         return [*made[:-1], (*made[-1][:2], last)]
 
-    g = layers(2 * F + 1, 6, 5, last="tanh") if n_particles > 1 else []
-    f = layers(F + (5 if n_particles > 1 else 0), 4, 2, last="identity")
-    r = rng.standard_normal((4, 2 * n_particles)).astype(dtype)
-    return r, f, g, (f, g, n_particles, positions)
+    several = n_particles > 1
+    g, w = (layers(2 * A + 1, 6, 5, last="tanh"), layers(5, 1, last="identity")) if several else ([], [])
+    f = layers(A + 5 * several, 4, A, last="identity")
+    return rng.standard_normal((4, 2 * n_particles)).astype(dtype), (f, g, w, centres.astype(dtype), n_particles)
 
 
-def with_layers(f, g, value, which, i, j):
-    """The layers with array j (W or b) of layer i of f or of g replaced."""
-    both = {"f": list(f), "g": list(g)}
-    both[which][i] = tuple(value if k == j else part for k, part in enumerate(both[which][i]))
-    return both["f"], both["g"]
+def with_array(parameters, network, i, j, value):
+    """The parameters with array j (W or b) of layer i of a network (0 f, 1 g, 2 w) replaced."""
+    parameters = [list(part) if isinstance(part, list) else part for part in parameters]
+    parameters[network][i] = tuple(value if k == j else part for k, part in enumerate(parameters[network][i]))
+    return parameters
 
 
 # ---- labelled identities ----
 
 
-def test_PARTICLE_r_is_the_derivative():
-    dh = WEIGHTS[:, :, 0, :4]
-    dr = pair_features.particle_features_backward(dh, pair_features.particle_features_forward(PLACES, NUCLEI)[1])
-    naive.assert_is_gradient(dr, lambda r: (dh * pair_features.particle_features_forward(r, NUCLEI)[0]).sum(), PLACES)
+def test_LENGTHS_is_the_derivative():
+    ds = BETA
+    dx = pair_features.lengths_backward(ds, pair_features.lengths_forward(X)[1])
+    naive.assert_is_gradient(dx, lambda x: (ds * pair_features.lengths_forward(x)[0]).sum(), X)
 
 
-def test_PAIR_h_is_the_derivative():
-    dh, _ = pair_features.pair_features_backward(WEIGHTS, pair_features.pair_features_forward(FEATURES, PLACES)[1])
-    naive.assert_is_gradient(dh, lambda h: (WEIGHTS * pair_features.pair_features_forward(h, PLACES)[0]).sum(), FEATURES)
+def test_PAIR_s_is_the_derivative():
+    """And that of the pairs' own distances, which are passed on."""
+    ds, ds_of_pairs = pair_features.pair_features_backward(DP, pair_features.pair_features_forward(LENGTHS, BETA)[1])
+    naive.assert_is_gradient(ds, lambda s: (DP * pair_features.pair_features_forward(s, BETA)[0]).sum(), LENGTHS)
+    naive.assert_is_gradient(ds_of_pairs, lambda s: (DP * pair_features.pair_features_forward(LENGTHS, s)[0]).sum(), BETA)
 
 
-def test_PAIR_r_is_the_derivative():
-    _, dr = pair_features.pair_features_backward(WEIGHTS, pair_features.pair_features_forward(FEATURES, PLACES)[1])
-    naive.assert_is_gradient(dr, lambda r: (WEIGHTS * pair_features.pair_features_forward(FEATURES, r)[0]).sum(), PLACES)
+def assert_push_gradient(place):
+    arguments = [ALPHA, X, BETA, Y]
+    grads = pair_features.pushes_backward(DU, pair_features.pushes_forward(*arguments)[1])
+
+    def loss(value):
+        changed = [value if i == place else argument for i, argument in enumerate(arguments)]
+        return (DU * pair_features.pushes_forward(*changed)[0]).sum()
+
+    naive.assert_is_gradient(grads[place], loss, arguments[place])
 
 
-@pytest.mark.parametrize("n_particles", [1, 2, 3])
-def test_EXCHANGE_m_is_the_derivative(n_particles):
-    """Of the places, and of every weight of both networks."""
-    r, f, g, parameters = network(n_particles)
-    dv = np.random.default_rng(9).standard_normal(r.shape)
-    dr, *grads = pair_features.exchangeable_backward(dv, pair_features.exchangeable_forward(r, parameters)[1])
-    naive.assert_is_gradient(dr, lambda r: (dv * pair_features.exchangeable_forward(r, parameters)[0]).sum(), r)
-    for which, layers, of_layers in zip("fg", (f, g), grads, strict=True):
+def test_PUSH_alpha_is_the_derivative():
+    assert_push_gradient(0)
+
+
+def test_PUSH_x_is_the_derivative():
+    assert_push_gradient(1)
+
+
+def test_PUSH_beta_is_the_derivative():
+    assert_push_gradient(2)
+
+
+def test_PUSH_y_is_the_derivative():
+    assert_push_gradient(3)
+
+
+several = pytest.mark.parametrize("n_particles", [1, 2, 3])
+
+
+@several
+def test_EXCHANGE_r_is_the_derivative(n_particles):
+    r, parameters = network(n_particles)
+    du = np.random.default_rng(9).standard_normal(r.shape)
+    dr, *_ = pair_features.exchangeable_backward(du, pair_features.exchangeable_forward(r, parameters)[1])
+    naive.assert_is_gradient(dr, lambda r: (du * pair_features.exchangeable_forward(r, parameters)[0]).sum(), r)
+
+
+@several
+def test_EXCHANGE_q_is_the_derivative(n_particles):
+    """Of every weight of all networks."""
+    r, parameters = network(n_particles)
+    du = np.random.default_rng(9).standard_normal(r.shape)
+    _, *grads = pair_features.exchangeable_backward(du, pair_features.exchangeable_forward(r, parameters)[1])
+    for which, (layers, of_layers) in enumerate(zip(parameters[:3], grads, strict=True)):
         assert len(of_layers) == len(layers)
         for i, layer in enumerate(layers):
             for j in range(2):
 
                 def loss(value, at=(which, i, j)):
-                    layers = with_layers(f, g, value, *at)
-                    return (dv * pair_features.exchangeable_forward(r, (*layers, n_particles, NUCLEI))[0]).sum()
+                    return (du * pair_features.exchangeable_forward(r, with_array(parameters, *at, value))[0]).sum()
 
                 naive.assert_close(of_layers[i][j], complex_step_grad(loss, layer[j]), tolerance=1e-12)
 
@@ -87,63 +121,74 @@ def of_layers(h, layers):
     return h
 
 
-def twin(r, f, g, positions):
-    """v of one walker, r a list of places."""
-    h = [[*place, *(math.dist(place, nucleus) for nucleus in positions)] for place in r]
-    drifts = []
+def twin(r, f, g, w, centres, _):
+    """u of one walker, r a list of places."""
+    s = [[math.dist(place, centre) for centre in centres] for place in r]
+    pushes = []
     for i, place in enumerate(r):
-        messages = [of_layers([*h[i], *h[j], math.dist(place, r[j])], g) for j in range(len(r)) if j != i]
-        drifts += of_layers(h[i] + [sum(column) / len(messages) for column in zip(*messages)], f)
-    return drifts
+        others = [j for j in range(len(r)) if j != i]
+        messages = [of_layers([*s[i], *s[j], math.dist(place, r[j])], g) for j in others]
+        alpha = of_layers(s[i] + [sum(column) / len(others) for column in zip(*messages)], f)
+        beta = [of_layers(message, w)[0] for message in messages]
+        pushes += [sum(a * (place[c] - centre[c]) for a, centre in zip(alpha, centres))
+                   + sum(b * (place[c] - r[j][c]) for b, j in zip(beta, others)) for c in range(len(place))]  # fmt: skip
+    return pushes
 
 
 @pytest.mark.parametrize("n_particles", [1, 2, 4])
-@pytest.mark.parametrize("positions", [NUCLEI, NUCLEI[:0]], ids=["nuclei", "none"])
-def test_the_drift_equals_its_twin(n_particles, positions):
-    r, f, g, parameters = network(n_particles, positions)
-    v, _ = pair_features.exchangeable_forward(r, parameters)
-    expected = [twin(places.reshape(n_particles, 2).tolist(), f, g, positions.tolist()) for places in r]
-    naive.assert_close(v, expected, tolerance=1e-13)
+@pytest.mark.parametrize("n_centres", [1, 2])
+def test_the_drift_equals_its_twin(n_particles, n_centres):
+    r, parameters = network(n_particles, CENTRES[:n_centres])
+    u, _ = pair_features.exchangeable_forward(r, parameters)
+    naive.assert_close(u, [twin(places.reshape(n_particles, 2).tolist(), *parameters) for places in r], tolerance=1e-13)
 
 
 def test_where_particles_are_exchanged_so_are_their_drifts_and_nothing_else_changes():
-    r, *_, parameters = network(4)
-    v, _ = pair_features.exchangeable_forward(r, parameters)
-    assert np.abs(v[:, :2] - v[:, 2:4]).min() > 1e-3  # the particles are at different places
+    r, parameters = network(4)
+    u, _ = pair_features.exchangeable_forward(r, parameters)
+    assert np.abs(u[:, :2] - u[:, 2:4]).min() > 1e-3  # the particles are at different places
     for order in ([1, 0, 2, 3], [3, 1, 0, 2]):
         moved = r.reshape(4, 4, 2)[:, order].reshape(4, -1)
-        naive.assert_close(pair_features.exchangeable_forward(moved, parameters)[0].reshape(4, 4, 2), v.reshape(4, 4, 2)[:, order],
-                           tolerance=1e-14)  # fmt: skip
+        expected = u.reshape(4, 4, 2)[:, order].reshape(4, -1)
+        naive.assert_close(pair_features.exchangeable_forward(moved, parameters)[0], expected, tolerance=1e-13)
 
 
-def test_every_particle_sees_the_others_and_the_nuclei():
-    r, f, g, parameters = network(2)
-    v, _ = pair_features.exchangeable_forward(r, parameters)
+def test_where_everything_is_turned_and_mirrored_so_is_the_drift():
+    r, (*layers, centres, N) = network(3)
+    u, _ = pair_features.exchangeable_forward(r, (*layers, centres, N))
+    turn = np.array([[0.6, 0.8], [0.8, -0.6]])
+    turned, _ = pair_features.exchangeable_forward((r.reshape(4, 3, 2) @ turn).reshape(4, -1), (*layers, centres @ turn, N))
+    naive.assert_close(turned, (u.reshape(4, 3, 2) @ turn).reshape(4, -1), tolerance=1e-13)
+
+
+def test_every_particle_sees_the_others_and_the_centres():
+    r, (*layers, centres, N) = network(2)
+    u, _ = pair_features.exchangeable_forward(r, (*layers, centres, N))
     shifted = r + np.array([0, 0, 0.1, 0])  # the second particle
-    assert np.abs((pair_features.exchangeable_forward(shifted, parameters)[0] - v)[:, :2]).min() > 1e-4
-    assert np.abs(pair_features.exchangeable_forward(r, (f, g, 2, NUCLEI + 0.1))[0] - v).min() > 1e-5
+    assert np.abs((pair_features.exchangeable_forward(shifted, (*layers, centres, N))[0] - u)[:, :2]).min() > 1e-5
+    assert np.abs(pair_features.exchangeable_forward(r, (*layers, centres + 0.1, N))[0] - u).min() > 1e-5
 
 
 def test_the_op_is_pure_and_linear():
-    r, *_, parameters = network(3)
+    r, parameters = network(3)
 
-    def backward(dv, cache):
-        dr, f_grads, g_grads = pair_features.exchangeable_backward(dv, cache)
-        return dr, *(grad for layer in f_grads + g_grads for grad in layer)
+    def backward(du, cache):
+        dr, *of_networks = pair_features.exchangeable_backward(du, cache)
+        return dr, *(grad for layers in of_networks for layer in layers for grad in layer)
 
-    dv = np.random.default_rng(9).standard_normal(r.shape)
-    naive.assert_pure_and_linear(lambda r: pair_features.exchangeable_forward(r, parameters), (r,), backward, (dv,))
+    du = np.random.default_rng(9).standard_normal(r.shape)
+    naive.assert_pure_and_linear(lambda r: pair_features.exchangeable_forward(r, parameters), (r,), backward, (du,))
 
 
 @pytest.mark.parametrize("n_particles", [1, 3])
-def test_both_back_ends_agree_and_float32_stays_float32(n_particles):
-    for dtype, tolerance in [("float64", 1e-13), ("float32", 1e-5)]:
-        r, *_, parameters = network(n_particles, dtype=dtype)
-        results = []
-        for table in (ops, kernels):
-            v, cache = pair_features.exchangeable_forward(r, parameters, table.mlp_forward)
-            dr, f_grads, g_grads = pair_features.exchangeable_backward(np.ones_like(v), cache, table.mlp_backward)
-            results.append([v, dr, *(grad for layer in f_grads + g_grads for grad in layer)])
-        for one, other in zip(*results, strict=True):
-            assert one.dtype == other.dtype == dtype
-            np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * np.abs(other).max())
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-4)])
+def test_both_back_ends_agree_and_float32_stays_float32(n_particles, dtype, tolerance):
+    r, parameters = network(n_particles, dtype=dtype)
+    results = []
+    for table in (ops, kernels):
+        u, cache = pair_features.exchangeable_forward(r, parameters, table.mlp_forward)
+        dr, *of_networks = pair_features.exchangeable_backward(np.ones_like(u), cache, table.mlp_backward)
+        results.append([u, dr, *(grad for layers in of_networks for layer in layers for grad in layer)])
+    for one, other in zip(*results, strict=True):
+        assert one.dtype == other.dtype == dtype
+        np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * np.abs(other).max())

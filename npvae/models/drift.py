@@ -64,17 +64,16 @@ class Drift:
     numbers      of the system, where they are not its own defaults: a dict, or texts as in "distance=2.8"
     dt, n_steps  the length of a step, and how many steps walkers take from one update of the parameters to the next
     n_walkers    how many walkers there are, at least as many as workers
-    hidden       widths of the hidden layers: of the network of each particle, and of that of pairs
+    hidden       widths of the hidden layers: of the network of a particle, f, and of that of a pair, g
     activation   tanh, silu, ...; None of these five stands for the system's own value
     reference    what costs are measured against: "base", the known drift, or "brownian"
     scheme       "heun", of weak order 2, or "euler"
     segment      steps between checkpoints of the backward pass (`sde.integrate_forward`)
     backend, dtype, seed, initialization   as those of `npvae.VAE`; the seed is also that of the walkers' first places
 
-    Parameters: drift.0.W, drift.0.b, ..., drift.W, drift.b of the network of a particle; of several particles that can be
-    exchanged also pair.0.W, ..., what each sees of the others (`npvae.ops.pair_features`). The last layer is 0 at first: a new
-    model is the base. Buffers: walkers (n_walkers, N d), which training moves on, and held (P,), the parameters that they moved
-    by last. Raises ValueError for what cannot be.
+    Parameters: drift.0.W, drift.0.b, ..., drift.W, drift.b of f, and of several particles pair.0.W, ... of g and pair.W, pair.b
+    of w (`npvae.ops.pair_features`). Both last layers are 0 at first: a new model is the base. Buffers: walkers (n_walkers,
+    N d), which training moves on, and held (P,), the parameters that they moved by last. Raises ValueError for what cannot be.
     """
 
     theta, ops = Theta(), common.ops
@@ -122,7 +121,7 @@ class Drift:
         self.segment = None if segment is None else checks.integer("segment", segment, 0)
         shapes = self.shapes(system, self.numbers, hidden=self.hidden)
         common.prepare(self, shapes, chosen["activation"], backend, dtype, seed, initialization)
-        self.parameters["drift.W"] = 0
+        self.parameters.update({name: 0 for name in ("drift.W", "pair.W") if name in self.parameters})
         self.buffers = {"walkers": self.new_walkers(self.n_walkers, [self.seed, 1]), "held": self.theta.copy()}
 
     @staticmethod
@@ -130,13 +129,12 @@ class Drift:
         """Names and shapes of the parameters, in the order of theta, of a model of this config."""
         physics = quantum_systems.system(system, **drift_energy.as_dict(numbers))
         hidden = common.widths_of("hidden", physics.defaults["hidden"] if hidden is None else hidden)
-        N, d, positions = exchanged(physics)
-        F, seen, of_pairs = d + len(positions), 0, {}
-        if N > 1:
-            of_pairs = {f"pair.{i}": widths for i, widths in enumerate(pairwise([2 * F + 1, *hidden]))}
-            seen = hidden[-1] if hidden else 2 * F + 1
-        names = [*(f"drift.{i}" for i in range(len(hidden))), "drift"]
-        return dense_shapes(dict(zip(names, pairwise([F + seen, *hidden, d]))) | of_pairs)
+        A, parts = len(physics.centres), {"drift": [len(physics.centres), *hidden, len(physics.centres)]}
+        if physics.n_particles > 1:
+            of_pairs = [2 * A + 1, *hidden]
+            parts = {"drift": [A + of_pairs[-1], *hidden, A], "pair": [*of_pairs, 1]}
+        return dense_shapes({name: widths for part, all_widths in parts.items()
+                             for name, widths in zip(layer_names(part, hidden), pairwise(all_widths))})  # fmt: skip
 
     # ---------------------------------------------------------------------------------------------- forward, backward
 
@@ -177,12 +175,10 @@ class Drift:
 
     def network(self, parameters):
         """The network u with these parameters, a dict like the model's, as a Field: r (B, N d) -> (B, N d)."""
-        N, _, positions = exchanged(self.physics)
-        names = [f"drift.{i}" for i in range(len(self.hidden))]
-        f_layers = common.dense_layers(parameters, [*names, "drift"], self.activation)
-        g_layers = []
-        if N > 1:
-            g_layers = [(parameters[f"pair.{i}.W"], parameters[f"pair.{i}.b"], self.activation) for i in range(len(names))]
+        parts = ("drift", "pair") if self.physics.n_particles > 1 else ("drift",)
+        f, *pairs = (common.dense_layers(parameters, layer_names(part, self.hidden), self.activation) for part in parts)
+        g, w = (pairs[0][:-1], pairs[0][-1:]) if pairs else ([], [])
+        centres = np.array(self.physics.centres, self.theta.real.dtype)
 
         def forward(r, t, parameters):
             return pair_features.exchangeable_forward(r, parameters, self.ops.mlp_forward)
@@ -191,7 +187,7 @@ class Drift:
             dr, *grads = pair_features.exchangeable_backward(du, cache, self.ops.mlp_backward)
             return dr, [grad for of_network in grads for layer in of_network for grad in layer]
 
-        return Field(forward, backward, (f_layers, g_layers, N, positions))
+        return Field(forward, backward, (f, g, w, centres, self.physics.n_particles))
 
     # ------------------------------------------------------------------------------------------------------- training
 
@@ -243,6 +239,10 @@ class Drift:
     equilibrate, sample, energies = drift_energy.equilibrate, drift_energy.sample, drift_energy.energies
     measure = drift_energy.measure
 
+    def pictures(self, plots, dataset):
+        """The pictures of a run: (file name, what it shows, function that makes the Figure) each."""
+        yield "drift.png", "where walkers are, the drift, and their paths", lambda: plots.drift(self)
+
     @classmethod
     def examples(cls, backend):
         """One and several particles, with and without nuclei; every martingale, both references and schemes, checkpoints and
@@ -288,11 +288,9 @@ class Drift:
         return f"Drift({self.system}{numbers}, {how}, {self.dtype.name}, {self.backend}: {self.theta.size:,} parameters)"
 
 
-def exchanged(physics):
-    """What the network is made for: the number of particles that can be exchanged, the columns of each, and the nuclei's
-    positions (A, d). Particles that can not be exchanged are one, of N d columns."""
-    N, d = (physics.n_particles, physics.n_dimensions) if physics.symmetric else (1, physics.n_columns)
-    return N, d, np.reshape(physics.positions, (-1, d))
+def layer_names(part, hidden):
+    """part.0, part.1, ... of the hidden layers, and part of the last."""
+    return [*(f"{part}.{i}" for i in range(len(hidden))), part]
 
 
 def with_base(base, field):

@@ -1,16 +1,17 @@
-"""A drift of several particles that do not mind being exchanged: networks of one particle and of pairs.
+"""A drift of particles that do not mind being exchanged, made of the distances between them and to the centres of a system.
 
-    h_i = (r_i, |r_i − R_1|, |r_i − R_2|, ...)         a particle's place, and its distances to the nuclei
-    m_i = mean_{j≠i} g(h_i, h_j, |r_i − r_j|)          what it sees of the others, by a network g
-    v_i = f(h_i, m_i)                                  its drift, by a network f
+    s_i = (|r_i − R_1|, |r_i − R_2|, ...)                        distances to the nuclei, or to the middle of a trap
+    q_ij = g(s_i, s_j, |r_i − r_j|),  m_i = mean_{j≠i} q_ij      what a particle sees of another, and of all others
+    α_i = f(s_i, m_i),  β_ij = w(q_ij)                           how strongly it is pushed from each centre, and from each other
+    u_i = Σ_A α_iA (r_i − R_A) + Σ_{j≠i} β_ij (r_i − r_j)
 
-Every particle has the same f and g, and the mean knows no order: with two particles exchanged, their drifts are exchanged, and
-nothing else changes. So does v = ∇ log φ where φ is symmetric, as the ground state of bosons is, and that of two electrons of
-opposite spin. Barr, Gispen & Lamacraft 2020, section 4.2, have this symmetry in their networks. Distances are given as they
-are, since a smooth network of the places alone has no kink where charges meet.
+Every particle has the same networks f, g and w, and sums know no order: with two particles exchanged, their drifts are
+exchanged, and nothing else changes. Where everything is turned, the drift is turned. A ground state of bosons, or of two
+electrons of opposite spin, is a function φ of these distances; its ∇ log φ has this form and these symmetries. (The networks of
+Barr, Gispen & Lamacraft 2020, section 4.2, have the symmetry under exchange, and are told places.) A distance has a kink where
+charges meet, as φ has, and a smooth network of the places has not.
 
-See `npvae.ops.layers` for how to read a pair. Shapes: B walkers, N particles, d dimensions, A nuclei, F = d + A numbers of a
-particle, M widths of the message from g to f.
+See `npvae.ops.layers` for how to read a pair. Shapes: B walkers, N particles, d dimensions, A centres, M widths of q.
 """
 
 import numpy as np
@@ -18,84 +19,106 @@ import numpy as np
 from npvae.ops.mlp import mlp_backward, mlp_forward
 
 
-def particle_features_forward(r, positions):
-    """h_i = (r_i, s_i1, s_i2, ...) with the distances s_iA = |r_i − R_A|: r (B, N, d), positions R (A, d) -> (B, N, d + A).
+def lengths_forward(x):
+    """s = |x|: (..., d) -> (...).
 
-    (PARTICLE-r)  dr_i = dh_i[:d] + Σ_A ds_iA (r_i − R_A)/s_iA
+    (LENGTHS)  dx = ds x/s
     """
-    x = r[:, :, None, :] - positions  # (B, N, d) -> (B, N, A, d)
-    s = np.sqrt((x * x).sum(axis=-1))  # (B, N, A)
-    return np.concatenate([r, s], axis=-1), (x, s)
+    s = np.sqrt((x * x).sum(axis=-1))
+    return s, (x, s)
 
 
-def particle_features_backward(dh, cache):
-    """Backward of h_i = (r_i, |r_i − R_A|): dh (B, N, d + A) -> dr (B, N, d)."""
+def lengths_backward(ds, cache):
+    """Backward of s = |x|: ds (...) -> dx (..., d)."""
     x, s = cache
-    dr, ds = dh[..., : x.shape[-1]], dh[..., x.shape[-1] :]  # (B, N, d), (B, N, A)
-    return dr + ((ds / s)[..., None] * x).sum(axis=2)  # (PARTICLE-r)
+    return (ds / s)[..., None] * x  # (LENGTHS)
 
 
 def others_of(n_particles):
     """The particles that each one sees, all but itself: (N, N − 1)."""
-    return np.array([[j for j in range(n_particles) if j != i] for i in range(n_particles)])
+    return np.array([[j for j in range(n_particles) if j != i] for i in range(n_particles)], int).reshape(n_particles, -1)
 
 
-def pair_features_forward(h, r):
-    """p_ij = (h_i, h_j, s_ij) of every i and every other j, s_ij = |r_i − r_j|: h (B, N, F), r (B, N, d) -> (B, N, N − 1, 2F + 1).
+def pair_features_forward(s, s_of_pairs):
+    """p_ij = (s_i, s_j, s_ij) of every i and every other j: s (B, N, A), s_of_pairs (B, N, N − 1) -> (B, N, N − 1, 2 A + 1).
 
-    Each h_i stands in the rows of its own, and as the other in one row of every other particle:
-        (PAIR-h)  dh_i = Σ_j dp_ij[:F] + Σ_j dp_ji[F:2F]
-        (PAIR-r)  dr_i = Σ_j (ds_ij + ds_ji) (r_i − r_j)/s_ij
+    Each s_i stands in the rows of its own, and as the other in one row of every other particle:
+        (PAIR-s)  ds_i = Σ_j dp_ij[:A] + Σ_j dp_ji[A:2A]
     """
-    others = others_of(h.shape[1])  # (N, N − 1)
-    x = r[:, :, None, :] - r[:, others]  # (B, N, d) -> (B, N, N − 1, d)
-    s = np.sqrt((x * x).sum(axis=-1, keepdims=True))  # (B, N, N − 1, 1)
-    own = np.broadcast_to(h[:, :, None, :], (*x.shape[:3], h.shape[-1]))
-    return np.concatenate([own, h[:, others], s], axis=-1), (x, s, others)
+    others, A = others_of(s.shape[1]), s.shape[2]
+    own = np.broadcast_to(s[:, :, None, :], (*s_of_pairs.shape, A))
+    return np.concatenate([own, s[:, others], s_of_pairs[..., None]], axis=-1), (others, A)
 
 
 def pair_features_backward(dp, cache):
-    """Backward of p_ij = (h_i, h_j, |r_i − r_j|): dp (B, N, N − 1, 2F + 1) -> dh (B, N, F), dr (B, N, d)."""
-    x, s, others = cache
-    B, N, F = len(dp), dp.shape[1], (dp.shape[-1] - 1) // 2
-    dx = dp[..., 2 * F :] / s * x  # (B, N, N − 1, d)
-    dh, dr = dp[..., :F].sum(axis=2), dx.sum(axis=2)  # (B, N, F), (B, N, d)
-    for i in range(N):
-        dh[:, others[i]] += dp[:, i, :, F : 2 * F]  # (PAIR-h)
-        dr[:, others[i]] -= dx[:, i]  # (PAIR-r)
-    return dh, dr
+    """Backward of p_ij = (s_i, s_j, s_ij): dp (B, N, N − 1, 2 A + 1) -> ds (B, N, A), ds_of_pairs (B, N, N − 1)."""
+    others, A = cache
+    ds = dp[..., :A].sum(axis=2)  # (B, N, A)
+    for i, others_of_i in enumerate(others):
+        ds[:, others_of_i] += dp[:, i, :, A : 2 * A]  # (PAIR-s)
+    return ds, dp[..., 2 * A]
+
+
+def pushes_forward(alpha, x, beta, y):
+    """u_i = Σ_A α_iA x_iA + Σ_j β_ij y_ij: alpha (B, N, A), x (B, N, A, d), beta (B, N, N − 1), y (B, N, N − 1, d) -> (B, N, d).
+
+    (PUSH-alpha)  dα_iA = du_i·x_iA      (PUSH-x)  dx_iA = α_iA du_i
+    (PUSH-beta)   dβ_ij = du_i·y_ij      (PUSH-y)  dy_ij = β_ij du_i
+    """
+    u = (alpha[..., None] * x).sum(axis=2) + (beta[..., None] * y).sum(axis=2)
+    return u, (alpha, x, beta, y)
+
+
+def pushes_backward(du, cache):
+    """Backward of u_i = Σ_A α_iA x_iA + Σ_j β_ij y_ij: du (B, N, d) -> dalpha, dx, dbeta, dy."""
+    alpha, x, beta, y = cache
+    du = du[:, :, None, :]  # (B, N, d) -> (B, N, 1, d)
+    dalpha, dbeta = (du * x).sum(axis=-1), (du * y).sum(axis=-1)  # (PUSH-alpha), (PUSH-beta)
+    return dalpha, alpha[..., None] * du, dbeta, beta[..., None] * du  # (PUSH-x), (PUSH-y)
 
 
 def exchangeable_forward(r, parameters, mlp_forward=mlp_forward):
-    """v_i = f(h_i, mean_{j≠i} g(h_i, h_j, |r_i − r_j|)) of all particles: r (B, N d) -> (B, N d).
+    """u of all particles, by the formulas above: r (B, N d) -> (B, N d).
 
-    parameters are (layers of f, layers of g, N, positions (A, d)), layers as `ops.mlp.mlp_forward` takes them; of a single
-    particle there is no g, and v = f(h).
-        (EXCHANGE-m)  dg_ij = dm_i/(N − 1)
+    parameters are (layers of f, of g and of w, centres R (A, d), N), layers as `ops.mlp.mlp_forward` takes them; of a single
+    particle there are no g and w, and u = Σ_A α_A (r − R_A) with α = f(s).
+        (EXCHANGE-q)  dq_ij = [dβ_ij through w] + dm_i/(N − 1)
+        (EXCHANGE-r)  dr_i = Σ_A dx_iA + Σ_j (dy_ij − dy_ji)
     """
-    f_layers, g_layers, N, positions = parameters
-    places = r.reshape(len(r), N, -1)  # (B, N d) -> (B, N, d)
-    h, h_cache = particle_features_forward(places, np.asarray(positions, r.real.dtype))  # (B, N, F)
-    joined, p_cache, g_cache = h, None, None
+    f, g, w, centres, N = parameters
+    B, others = len(r), others_of(N)
+    places = r.reshape(B, N, -1)  # (B, N d) -> (B, N, d)
+    x, y = places[:, :, None, :] - centres, places[:, :, None, :] - places[:, others]  # (B, N, A, d), (B, N, N − 1, d)
+    (s, s_cache), (s_of_pairs, of_pairs_cache) = lengths_forward(x), lengths_forward(y)
+    read, beta, pair_caches = s, np.zeros_like(s_of_pairs), None
     if N > 1:
-        p, p_cache = pair_features_forward(h, places)  # (B, N, N − 1, 2F + 1)
-        g, g_cache = mlp_forward(p.reshape(-1, p.shape[-1]), g_layers)  # (B N (N − 1), 2F + 1) -> (·, M)
-        m = g.reshape(*p.shape[:3], -1).mean(axis=2)  # (B N (N − 1), M) -> (B, N, M)
-        joined = np.concatenate([h, m], axis=-1)  # (B, N, F + M)
-    v, f_cache = mlp_forward(joined.reshape(len(r) * N, -1), f_layers)  # (B N, F + M) -> (B N, d)
-    return v.reshape(r.shape), (h_cache, p_cache, g_cache, f_cache, h.shape)
+        p, p_cache = pair_features_forward(s, s_of_pairs)  # (B, N, N − 1, 2 A + 1)
+        q, g_cache = mlp_forward(p.reshape(B * N * (N - 1), -1), g)  # -> (B N (N − 1), M)
+        strengths, w_cache = mlp_forward(q, w)  # (B N (N − 1), M) -> (·, 1)
+        beta, pair_caches = strengths.reshape(s_of_pairs.shape), (p_cache, g_cache, w_cache)
+        read = np.concatenate([s, q.reshape(B, N, N - 1, -1).mean(axis=2)], axis=-1)  # (B, N, A + M)
+    alpha, f_cache = mlp_forward(read.reshape(B * N, -1), f)  # (B N, A + M) -> (B N, A)
+    u, u_cache = pushes_forward(alpha.reshape(s.shape), x, beta, y)
+    return u.reshape(r.shape), (u_cache, f_cache, pair_caches, s_cache, of_pairs_cache, others)
 
 
-def exchangeable_backward(dv, cache, mlp_backward=mlp_backward):
-    """Backward of v_i = f(h_i, mean_j g(p_ij)): dv (B, N d) -> dr (B, N d), and two lists, the (dW, db) of f's and of g's
-    layers. The features h have two gradients, from f and by way of g; places have a third, by way of the distances in p."""
-    h_cache, p_cache, g_cache, f_cache, (B, N, F) = cache
-    djoined, f_grads = mlp_backward(dv.reshape(B * N, -1), f_cache)  # (B N, d) -> (B N, F + M)
-    djoined, g_grads, dr = djoined.reshape(B, N, -1), [], 0
-    dh = djoined[..., :F]
+def exchangeable_backward(du, cache, mlp_backward=mlp_backward):
+    """Backward of `exchangeable_forward`: du (B, N d) -> dr (B, N d), and the (dW, db) of the layers of f, of g and of w. Of q
+    there are two gradients, of the distances s three: by f, by g, and in x and y beside the vectors themselves."""
+    u_cache, f_cache, pair_caches, s_cache, of_pairs_cache, others = cache
+    B, N, A, d = u_cache[1].shape
+    dalpha, dx, dbeta, dy = pushes_backward(du.reshape(B, N, d), u_cache)
+    dread, f_grads = mlp_backward(dalpha.reshape(B * N, A), f_cache)  # (B N, A) -> (B N, A + M)
+    dread, g_grads, w_grads = dread.reshape(B, N, -1), [], []
+    ds = dread[..., :A]
     if N > 1:
-        dg = np.broadcast_to(djoined[:, :, None, F:] / (N - 1), (B, N, N - 1, djoined.shape[-1] - F))  # (EXCHANGE-m)
-        dp, g_grads = mlp_backward(np.ascontiguousarray(dg).reshape(B * N * (N - 1), -1), g_cache)
-        dh_of_pairs, dr = pair_features_backward(dp.reshape(B, N, N - 1, -1), p_cache)
-        dh = dh + dh_of_pairs
-    return (particle_features_backward(dh, h_cache) + dr).reshape(B, -1), f_grads, g_grads
+        p_cache, g_cache, w_cache = pair_caches
+        dq, w_grads = mlp_backward(dbeta.reshape(-1, 1), w_cache)  # (B N (N − 1), 1) -> (·, M)
+        dq = dq + np.repeat(dread[..., A:].reshape(B * N, -1) / (N - 1), N - 1, axis=0)  # (EXCHANGE-q)
+        dp, g_grads = mlp_backward(dq, g_cache)
+        ds_of_g, ds_of_pairs = pair_features_backward(dp.reshape(B, N, N - 1, -1), p_cache)
+        ds, dy = ds + ds_of_g, dy + lengths_backward(ds_of_pairs, of_pairs_cache)
+    dr = (dx + lengths_backward(ds, s_cache)).sum(axis=2) + dy.sum(axis=2)  # (B, N, d)
+    for i in range(N):
+        dr[:, others[i]] -= dy[:, i]  # (EXCHANGE-r)
+    return dr.reshape(B, -1), f_grads, g_grads, w_grads
