@@ -64,12 +64,13 @@ CURVE = tuple(R for R in HYDROGEN_MOLECULE if R != 1.401)  # bohr
 
 
 def train(row, folder, args):
-    """Train a row's drift to its end, from the folder's checkpoint if there is one; returns the model, its history and its
-    seconds by the clock and of the processor, which differ where other work shares it."""
-    state, saved, clock, before = None, time.perf_counter(), folder / "processor_seconds.txt", -time.process_time()
+    """Train a row's drift to its end, from the folder's checkpoint if there is one; returns the model, its way there (step,
+    energy, variance of the local energy), and the seconds by the clock and of the processor, which other work may share."""
+    state, saved, notes, before, way = None, time.perf_counter(), folder / "notes.json", -time.process_time(), []
     if (folder / "checkpoint.npz").exists():
         model, state = checkpoint.load_progress(folder)
-        before += float(clock.read_text())
+        noted = json.loads(notes.read_text())
+        way, before = noted["way"], before + noted["processor_seconds"]
     else:
         model = Drift(row.system, row.numbers, seed=args.seed, **row.options)
         model.equilibrate()
@@ -77,20 +78,22 @@ def train(row, folder, args):
 
     def on_epoch(state):
         nonlocal saved
+        step = state.history.rows[-1]["step"]
+        _, paths = drift_energy.walked(model, model.buffers["walkers"], 1.0, model.dt, np.random.default_rng([args.seed, step]))
+        way.append([step, float(paths.rayleigh.mean()), float(paths.local.var())])
         if state.epoch == row.epochs or time.perf_counter() > saved + SECONDS_BETWEEN_SAVES:
             checkpoint.save_progress(folder, model, state)
-            clock.write_text(f"{before + time.process_time():.1f}\n")
-            saved, now = time.perf_counter(), state.history.rows[-1]
-            print(f"{row.title}, epoch {state.epoch:4}  {state.seconds:6.0f} s  energy {now['train_energy']:.5f}  variance "
-                  f"{now['train_variance']:.2e}", flush=True)  # fmt: skip
+            notes.write_text(json.dumps({"way": way, "processor_seconds": before + time.process_time()}))
+            saved, (_, energy, variance) = time.perf_counter(), way[-1]
+            print(f"{row.title}, epoch {state.epoch:4}  {state.seconds:6.0f} s  energy {energy:.5f}  variance {variance:.2e}",
+                  flush=True)  # fmt: skip
 
     if state is None or state.epoch < row.epochs:
         optimizer = npvae.Adam(Cosine(row.learning_rate, row.epochs * STEPS_PER_EPOCH))
         npvae.fit(model, epochs=row.epochs, steps_per_epoch=STEPS_PER_EPOCH, optimizer=optimizer, seed=args.seed,
                   workers=args.workers, max_gradient_norm=1.0, progress=False, on_epoch=on_epoch, resume=state)  # fmt: skip
         model, state = checkpoint.load_progress(folder)
-    history = [[line["step"], line["train_energy"], line["train_variance"]] for line in state.history.rows]
-    return model, history, {"seconds": state.seconds, "processor_seconds": float(clock.read_text())}
+    return model, way, {"seconds": state.seconds, "processor_seconds": json.loads(notes.read_text())["processor_seconds"]}
 
 
 def measure(model, row, seed):
@@ -107,11 +110,11 @@ def measure(model, row, seed):
 
 def figures(row, name, args):
     """Train and measure a row: its line of the results."""
-    model, history, seconds = train(row, Path(args.runs) / name, args)
+    model, way, seconds = train(row, Path(args.runs) / name, args)
     physics = model.physics
     return {"title": row.title, "system": row.system, "numbers": row.numbers, "config": model.config, "epochs": row.epochs,
             "learning_rate": row.learning_rate, "exact": physics.exact, "source": physics.source, "paper": physics.paper,
-            **seconds, **measure(model, row, args.seed), "history": history}  # fmt: skip
+            **seconds, **measure(model, row, args.seed), "way": way}  # fmt: skip
 
 
 def cell(value, digits=5):
@@ -136,11 +139,11 @@ def draw(results):
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     energies, variances, curve = figure.subplots(1, 3)
     for row in results["rows"].values():
-        step, energy, variance = np.array(row["history"]).T
+        step, energy, variance = np.array(row["way"]).T
         energies.semilogy(step, np.abs(energy - row["exact"]), lw=0.8, label=row["title"])
         variances.semilogy(step, variance, lw=0.8)
     energies.set(xlabel="step of the training", title="|energy − exact|")
-    variances.set(xlabel="step of the training", title="variance of a path's energy")
+    variances.set(xlabel="step of the training", title="variance of the local energy, mean over a time of 1")
     if results["rows"]:
         energies.legend(frameon=False, fontsize=7)
     R, E = np.array(sorted(HYDROGEN_MOLECULE.items())).T

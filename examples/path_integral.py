@@ -28,18 +28,24 @@ from npvae.models.quantum_systems import SYSTEMS
 from npvae.schedules import Cosine
 
 STEPS_PER_EPOCH = 5
-MEASURED = 10.0  # time that each walker is measured
+MEASURED, WATCHED = 10.0, 1.0  # time that each walker is measured, at the end and during training
 COLOURS = ("#4477aa", "#ee6677")
 
 
 def train(system, numbers, n_steps, **options):
-    """A drift trained for n_steps, and of every few steps: step, energy, variance, (n, 3)."""
-    model = Drift(system, numbers, **options)
+    """A drift trained for n_steps, and on the way there: step, energy of the paths, variance of the local energy, (n, 3)."""
+    model, way = Drift(system, numbers, **options), []
     model.equilibrate()
+
+    def on_epoch(state):
+        rng, row = np.random.default_rng(state.epoch), state.history.rows[-1]
+        _, paths = drift_energy.walked(model, model.buffers["walkers"], WATCHED, model.dt, rng)
+        way.append((row["step"], row["train_energy"], paths.local.var()))
+
     optimizer = npvae.Adam(Cosine(model.physics.defaults["learning_rate"], n_steps))
-    history = npvae.fit(model, epochs=n_steps // STEPS_PER_EPOCH, steps_per_epoch=STEPS_PER_EPOCH, optimizer=optimizer,
-                        max_gradient_norm=1.0)  # fmt: skip
-    return model, np.stack([history[name] for name in ("step", "train_energy", "train_variance")], axis=1)
+    npvae.fit(model, epochs=n_steps // STEPS_PER_EPOCH, steps_per_epoch=STEPS_PER_EPOCH, optimizer=optimizer, on_epoch=on_epoch,
+              max_gradient_norm=1.0)  # fmt: skip
+    return model, np.array(way)
 
 
 def report(model, n_walkers=2000):
@@ -51,12 +57,12 @@ def report(model, n_walkers=2000):
         print(f"{name:10}{value:10.5f} ± {error:.5f}")
 
 
-def draw(model, history):
+def draw(model, way):
     """The drift and its walkers above; below, the energy and its variance while they were learned."""
     figure = Figure(figsize=(11, 7), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(1.25, 1))
     drift_pictures.drift(model, figure=above)
-    step, energy, variance = history.T
+    step, energy, variance = way.T
     left, right = below.subplots(1, 2)
     left.plot(step, energy, color=COLOURS[0], lw=1, label="of the paths, a bound")
     if model.physics.exact is not None:
@@ -64,7 +70,7 @@ def draw(model, history):
     left.set(xlabel="step of the training", title="energy")
     left.legend(frameon=False)
     right.semilogy(step, variance, color=COLOURS[1], lw=1)
-    right.set(xlabel="step of the training", title="variance of ℓ_T/T from path to path")
+    right.set(xlabel="step of the training", title=f"variance of the local energy, mean over a time of {WATCHED:g}")
     return figure
 
 
@@ -76,10 +82,10 @@ def main():
     parser.add_argument("--steps", type=int, default=300, metavar="N", help="of training (default: %(default)s)")
     parser.add_argument("--out", default="path_integral.png", metavar="PNG", help="the picture (default: %(default)s)")
     args = parser.parse_args()
-    model, history = train(args.system, args.numbers, args.steps)
+    model, way = train(args.system, args.numbers, args.steps)
     print(f"\n{model}\n")
     report(model)
-    draw(model, history).savefig(args.out, dpi=110)
+    draw(model, way).savefig(args.out, dpi=110)
     print(f"picture: {args.out}")
 
 
