@@ -66,7 +66,7 @@ stand here, then models/vae.py.
         objectives   what a VAE minimises: ELBO, importance-weighted bound, free bits
         evaluate     how good a model with a latent variable is
         ppca         probabilistic PCA, the linear VAE that is solved in closed form
-        fused        the gradient in one call of chains of VAEs, of diffusions and of Boltzmann machines
+        fused        the gradient in one call of chains of VAEs, diffusions, Boltzmann machines and drifts
         protocol     what training, checks and commands ask of a model
         common       what models made of dense layers share
         bits_back    data compressed by a VAE or a chain of VAEs to nearly its −ELBO, and restored
@@ -100,6 +100,8 @@ stand here, then models/vae.py.
         transitions  the transitions of such a chain in one pass each
         energy       activations with two derivatives, chains of Langevin steps
         diffusion    the same of a diffusion with a fixed schedule
+        drift        walkers that move by a drift, and its gradient, all steps of a few walkers in one call
+        particles    what networks are told of particles; bases of drifts and their local energies
         dense        dense products of few rows
         sparse       products with matrices of few non-zeros
         tiles        what both are made of: sums that stay in registers, as vector instructions

@@ -117,7 +117,7 @@ class Run:
         optimizer = Adam(settings.learning_rate(arguments, n_rows))
         with self.interruption:
             history = fit(self.model, train_rows, val_rows, optimizer=optimizer, on_epoch=self.save, on_step=self.on_step,
-                          resume=state, steps_per_epoch=n_rows, **{k: arguments[k] for k in names}, **step_settings)  # fmt: skip
+                          resume=state, steps_per_epoch=n_rows, **{n: arguments[n] for n in names}, **step_settings)
             if self.interruption.signal and self.latest is not None:
                 self.end_early(self.latest)
         return history

@@ -115,8 +115,8 @@ NO_DATA = Dataset("none: an epoch is 100 steps", np.empty((100, 0)), np.empty((0
 
 
 def load(data="ising", data_dir=None, progress=False, scale=None, image_shape=None, condition=None):
-    """The data set "ising" (simulated), "mnist", "toy:NAME" (points in the plane), or the user's .npy or .npz file; "none" is that
-    of a model without data. ValueError or OSError if it cannot be had.
+    """The data set "ising" (simulated), "mnist", "toy:NAME" (points in the plane), or the user's .npy or .npz file; "none" for
+    a model without data. ValueError or OSError if it cannot be had.
 
     scale        None: values as they are (of uint8 see `npvae.core.levels`); a positive number that all values are divided by;
                  "standardise": every column of x_train gets mean 0 and standard deviation 1, a constant one 0, and x_val is

@@ -32,7 +32,7 @@ import numpy as np
 from npvae.core import checks, options
 from npvae.core.options import Option
 from npvae.core.parameters import Theta, dense_shapes, views_of
-from npvae.models import common, drift_energy, quantum_systems, saved
+from npvae.models import common, drift_energy, fused, quantum_systems, saved
 from npvae.models.protocol import Example
 from npvae.ops import pair_features, sde
 from npvae.ops.sde import Field
@@ -138,21 +138,24 @@ class Drift:
 
     # ---------------------------------------------------------------------------------------------- forward, backward
 
-    def forward(self, noise, martingale="held"):
+    def forward(self, noise, martingale="held", check=True):
         """Loss of the paths that `draw` has drawn -> Terms and the cache for `backward`.
 
         noise: where paths start (B, N d); eps (T, B, N d); and, held constant, their ends r̄_T (B, N d), the pull u_T (B, N d)
         and the mean of ℓ_T/T (B, 1). The cache refers to noise and theta: call backward before they change.
         """
-        start, eps, end, pull, level = self.checked_noise(noise)
-        time = self.n_steps * self.dt
+        start, eps, end, pull, level = self.checked_noise(noise) if check else noise
         held = self.network(views_of(self.buffers["held"], self.parameters.shapes)) if martingale == "held" else None
         (states, energy, of_noise), path = self.paths_forward(start, eps, self.network(self.parameters), held)
         boundary = (pull * (states[-1] - end)).sum(axis=1)  # (B, N d) -> (B,)
-        cost = energy if martingale == "none" else energy + of_noise
-        loss, of_paths = (cost - boundary) / time, (energy + of_noise) / time
-        variance = (of_paths - level[:, 0]) ** 2
-        return Terms(*(values.mean().item() for values in (loss, of_paths, variance))), Cache(path, pull, martingale)
+        return self.terms_of(energy, of_noise, boundary, level, martingale), Cache(path, pull, martingale)
+
+    def terms_of(self, energy, of_noise, boundary, level, martingale):
+        """The Terms of paths (B,) with these integrals and boundary terms."""
+        time = self.n_steps * self.dt
+        cost, of_paths = energy if martingale == "none" else energy + of_noise, (energy + of_noise) / time
+        values = (cost - boundary) / time, of_paths, (of_paths - level[:, 0]) ** 2
+        return Terms(*(value.mean().item() for value in values))
 
     def backward(self, cache, dloss=1.0, out=None):
         """Gradient of dloss · loss with respect to every parameter: a dict of the parameters' names and shapes.
@@ -164,6 +167,8 @@ class Drift:
         dmartingale = np.zeros_like(dcost) if cache.martingale == "none" else dcost
         _, _, _, grads = sde.integrate_backward(dend[None], dcost, dmartingale, cache.path)
         return common.laid_out(self, [grads], out)
+
+    gradient, workspace = fused.drift_gradient, fused.drift_workspace
 
     def paths_forward(self, start, eps, network, held=None, keep=None, dt=None):
         """Paths from start (B, N d), eps (T, B, N d) -> states (K, B, N d), energy, martingale (B,), and the cache."""
@@ -204,18 +209,14 @@ class Drift:
         """
         start = (self.buffers["walkers"] if chains is None else chains).copy()
         eps = rng.standard_normal((self.n_steps, *start.shape), start.dtype)  # (T, B, N d)
-        network = self.network(views_of(self.theta.real, self.parameters.shapes))
-        with np.errstate(over="ignore", invalid="ignore"):  # training finds what is not finite
-            (states, energy, martingale), _ = self.paths_forward(start, eps, network)
-            pull = self.control(states[-1], network)
+        end, pull, integrals = drift_energy.walk(self, start, eps)
         if chains is not None:
-            chains[...] = np.where(np.isfinite(states[-1]).all(axis=1, keepdims=True), states[-1], start)
+            chains[...] = np.where(np.isfinite(end).all(axis=1, keepdims=True), end, start)
             self.buffers["held"][:] = self.theta
-        level = ((energy + martingale) / (self.n_steps * self.dt)).mean().astype(start.dtype)
-        return start, eps, states[-1], pull, np.full((len(start), 1), level)
+        return start, eps, end, pull, np.full((len(start), 1), integrals.bound.mean(), start.dtype)
 
     def control(self, r, network=None):
-        """What r (B, N d) is pulled by beside the reference's drift, (B, N d): u, or with the reference "brownian" v = b + u."""
+        """What pulls r (B, N d) beside the reference's drift, (B, N d): u, or with the reference "brownian" v = b + u."""
         network = self.network(self.parameters) if network is None else network
         u = network.forward(r, 0.0, network.parameters)[0]
         return u if self.reference == "base" else u + self.physics.base.forward(r, 0.0, self.physics.base.parameters)[0]
@@ -258,7 +259,7 @@ class Drift:
         ]:  # fmt: skip
             model = cls(system, numbers, 0.05, T, B, hidden, activation, reference, scheme, segment, backend, "float64", seed=4)
             model.theta += 0.3 * rng.standard_normal(model.theta.size)
-            model.buffers["held"][:] = model.theta + 0.3 * rng.standard_normal(model.theta.size)
+            model.buffers["held"][:] = model.theta
             widths = "-".join(map(str, hidden)) or "linear"
             name = f"{backend} Drift {system}, {widths} {activation}, {reference}, {scheme}, {martingale}, {T} steps, B {B}"
             yield Example(name, model, (), {"martingale": martingale})

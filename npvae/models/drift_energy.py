@@ -2,8 +2,8 @@
 
 Of each walker three integrals are kept, over a long time t and without a gradient (`npvae.models.drift` has the symbols):
 
-    A = ∫ (½ |u|² + E_b) dt        M = ∫ u·dW, whose mean is 0        S = ∫ u ∘ dr, Stratonovich's integral: the mean of u at both
-                                                                      ends of a step, times the step
+    A = ∫ (½ |u|² + E_b) dt        M = ∫ u·dW, whose mean is 0        S = ∫ u ∘ dr, Stratonovich's integral: the mean of u at
+                                                                      both ends of a step, times the step
 
     (A + M)/t           the bound of the loss: at least E_0
     (A + M − S)/t       the mean of the local energy of the drift: no noise is left at the ground state
@@ -19,12 +19,14 @@ from typing import NamedTuple
 import numpy as np
 
 from npvae.core import checks
+from npvae.core.parameters import views_of
 from npvae.core.progress import progress_bar
+from npvae.core.workers import Workers, workers_for
 from npvae.models.protocol import Measure
 
 UNIT = "E_h"  # hartree; of trapped particles the system's own unit
 EQUILIBRATION = 5.0  # time that walkers take to forget where they began, in the system's units
-STEPS_PER_PASS = 20  # whose noise is in memory at a time
+STEPS_PER_PASS = 50  # whose noise is in memory at a time
 EXTRAPOLATED = (2.0, 1.0, 0.5)  # lengths of a step, in those of training, from which the limit is taken
 
 
@@ -63,22 +65,36 @@ def as_dict(numbers):
     return found
 
 
-def walked(model, r, time, dt, rng, network=None):
-    """Walkers r (B, N d) moved on for so long, in steps of dt: where they are then, and their Integrals. Nothing is trained."""
-    network = model.network(model.parameters) if network is None else network
-    n_steps, energy, martingale, work = max(1, round(time / dt)), 0, 0, 0
+def walk(model, start, eps, dt=None):
+    """Walkers from start (B, N d), eps (T, B, N d): where they end, what u is there (B, N d), and their Integrals. Nothing is
+    trained; dt is that of training if None."""
+    dt, workspace = model.dt if dt is None else dt, model.workspace()
+    if workspace is not None:
+        end, pull, *integrals = model.ops.drift_walk(model.theta, start, eps, dt, workspace)
+        return end, pull, Integrals(*integrals, len(eps) * dt)
+    network, r, work = model.network(views_of(model.theta.real, model.parameters.shapes)), start, 0
     with np.errstate(over="ignore", invalid="ignore"):  # the numbers returned show it
-        before = model.control(r, network)  # (B, N d)
+        (states, energy, martingale), _ = model.paths_forward(start, eps, network, keep=range(1, len(eps) + 1), dt=dt)
+        before = model.control(start, network)  # (B, N d)
+        for state in states:
+            after = model.control(state, network)
+            work = work + (0.5 * (before + after) * (state - r)).sum(axis=1, dtype=np.float64)  # (B, N d) -> (B,)
+            before, r = after, state
+    return r, before, Integrals(energy, martingale, work, len(eps) * dt)
+
+
+def walked(model, r, time, dt, rng):
+    """Walkers r (B, N d) moved on for so long, in steps of dt: where they are then, and their Integrals. Workers share the
+    walkers, whose noise does not depend on how many workers there are."""
+    n_steps, total = max(1, round(time / dt)), 0
+    with Workers(min(workers_for(n_steps * model.theta.size * len(r)), len(r))) as workers:
         for start in range(0, n_steps, STEPS_PER_PASS):
-            n = min(STEPS_PER_PASS, n_steps - start)
-            eps = rng.standard_normal((n, *r.shape), r.dtype)  # (K, B, N d)
-            (states, *more), _ = model.paths_forward(r, eps, network, keep=range(1, n + 1), dt=dt)
-            energy, martingale = energy + more[0], martingale + more[1]
-            for state in states:
-                after = model.control(state, network)
-                work = work + (0.5 * (before + after) * (state - r)).sum(axis=1, dtype=np.float64)  # (B, N d) -> (B,)
-                before, r = after, state
-    return r, Integrals(energy, martingale, work, n_steps * dt)
+            eps = rng.standard_normal((min(STEPS_PER_PASS, n_steps - start), *r.shape), r.dtype)  # (K, B, N d)
+            ends, _, parts = zip(*workers.map(lambda rows: walk(model, r[rows], eps[:, rows].copy(), dt),  # noqa: B023
+                                              workers.parts(len(r))))  # fmt: skip
+            total = total + np.array([np.concatenate(column) for column in zip(*(part[:3] for part in parts))])  # (3, B)
+            r = np.concatenate(ends)
+    return r, Integrals(*total, n_steps * dt)
 
 
 def equilibrate(model):

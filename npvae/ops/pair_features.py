@@ -60,7 +60,7 @@ def pair_features_backward(dp, cache):
 
 
 def pushes_forward(alpha, x, beta, y):
-    """u_i = Σ_A α_iA x_iA + Σ_j β_ij y_ij: alpha (B, N, A), x (B, N, A, d), beta (B, N, N − 1), y (B, N, N − 1, d) -> (B, N, d).
+    """u_i = Σ_A α_iA x_iA + Σ_j β_ij y_ij (B, N, d), of alpha (B, N, A), x (B, N, A, d), beta (B, N, N − 1), y (·, d) likewise.
 
     (PUSH-alpha)  dα_iA = du_i·x_iA      (PUSH-x)  dx_iA = α_iA du_i
     (PUSH-beta)   dβ_ij = du_i·y_ij      (PUSH-y)  dy_ij = β_ij du_i

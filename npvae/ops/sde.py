@@ -166,8 +166,8 @@ def summed_like(sigma, values):
 def euler_step_forward(z, dW, t, dt, sigmas, *fields):
     """Euler–Maruyama, weak order 1: z' = z + i(z, t), with the increment i. Kloeden & Platen 1992, section 10.2.
 
-    z, dW (B, D), sigmas: σ at t and at t + dt; fields: drift, control, potential, held -> z' (B, D), energy and martingale (B,) of
-    the step. The old state is a summand of the new one, and what the increment is computed from:
+    z, dW (B, D), sigmas: σ at t and at t + dt; fields: drift, control, potential, held -> z' (B, D), energy and martingale (B,)
+    of the step. The old state is a summand of the new one, and what the increment is computed from:
         (EULER-z)  dz = dz' + [dz through i]
     """
     (increment, energy, martingale), cache = increment_forward(z, dW, t, dt, sigmas[0], *fields)
