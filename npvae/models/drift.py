@@ -253,8 +253,8 @@ class Drift:
             ("oscillator", {"n_dimensions": 2}, (4, 3), "tanh", "base", "heun", None, "held", 3, 6),
             ("quartic", {}, (3,), "silu", "brownian", "euler", 0, "whole", 3, 4),
             ("hydrogen", {}, (3,), "tanh", "brownian", "heun", None, "none", 2, 4),
-            ("bosons", {"n_particles": 3, "g": 3.0}, (3, 3), "tanh", "base", "heun", 1, "held", 2, 2),
-            ("helium", {}, (3,), "softplus", "base", "heun", 0, "none", 2, 4),
+            ("bosons", {"n_particles": 3, "g": 3.0}, (2,), "tanh", "base", "heun", 1, "held", 2, 2),
+            ("helium", {}, (2, 2), "tanh", "base", "heun", 0, "none", 2, 4),
             ("coupled", {}, (), "tanh", "base", "euler", None, "whole", 2, 4),
         ]:  # fmt: skip
             model = cls(system, numbers, 0.05, T, B, hidden, activation, reference, scheme, segment, backend, "float64", seed=4)

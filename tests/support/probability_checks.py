@@ -16,6 +16,7 @@ import test_boltzmann
 import test_cusps
 import test_diffusion
 import test_diffusion_ops
+import test_drift
 import test_energy
 import test_energy_ops
 import test_evaluate
@@ -23,6 +24,7 @@ import test_hierarchical
 import test_langevin
 import test_latent
 import test_likelihood
+import test_pair_features
 import test_partition
 import test_path_posterior
 import test_pixel_mixture
@@ -167,6 +169,18 @@ def cusps_and_their_energy():
     test_quantum_systems.test_the_local_energy_is_that_of_the_base("helium", {})
 
 
+def costs_of_the_best_drift():
+    test_drift.test_with_the_best_drift_every_path_costs_the_same_but_for_its_ends()
+
+
+def gradient_of_the_best_drift():
+    test_drift.test_at_the_best_drift_the_gradient_vanishes_where_the_martingale_is_held()
+
+
+def particles_that_are_exchanged():
+    test_pair_features.test_the_drift_equals_its_twin(2, 2)
+
+
 PROBABILITY_CHECKS = {
     "moments of samples": moments_of_samples,
     "KL by quadrature": KL_by_quadrature,
@@ -194,4 +208,7 @@ PROBABILITY_CHECKS = {
     "density of an energy": density_of_an_energy,
     "values of potentials": values_of_potentials,
     "cusps and their energy": cusps_and_their_energy,
+    "costs of the best drift": costs_of_the_best_drift,
+    "gradient of the best drift": gradient_of_the_best_drift,
+    "particles exchanged": particles_that_are_exchanged,
 }

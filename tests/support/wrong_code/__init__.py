@@ -55,6 +55,7 @@ from wrong_code import (  # noqa: E402  they register themselves
     caches,
     chains,
     diffusion,
+    drift,
     energy,
     latent,
     layers,
