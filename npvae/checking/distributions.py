@@ -4,7 +4,7 @@ Gaussian steps, whole numbers, and what a path costs in a quantum system."""
 import numpy as np
 
 from npvae.checking.pair import LOGITS, Pair
-from npvae.ops import chains, cusps, discrete, full_posterior, gaussian_kl, potentials, sde
+from npvae.ops import chains, cusps, discrete, full_posterior, gaussian_kl, pair_features, potentials, sde
 from npvae.ops.sde import Field
 
 
@@ -36,7 +36,7 @@ def gaussian_pairs():
         Pair("KL of two Gaussians, nearly equal", *pair, (mu_q, logvar_q, *nearly), of_pair, True),
         Pair("sampled KL of two", *pair_sampled, (z, logvar_q, eps, mu_p, logvar_p), ("z", "logvar_q", "mu_p", "logvar_p")),
         Pair("KL of two full Gaussians", *full_pair, (mu_q, factor_q, mu_p, factor_p), of_full_pair),
-        *transition_pairs(), *path_pairs(), *potential_pairs(),
+        *transition_pairs(), *path_pairs(), *potential_pairs(), *particle_pairs(),
     ]  # fmt: skip
 
 
@@ -116,6 +116,20 @@ def potential_pairs():
     fields["energy of cusps"] = Field(cusps.cusp_energy_forward, cusps.cusp_energy_backward, (base, 0.6))
     columns = {"Gaussian contacts": 6}  # three particles in a plane, of all others in space
     return [Pair(name, *at_places(field), (normal((2, columns.get(name, 9))),), ("r",)) for name, field in fields.items()]
+
+
+def particle_pairs():
+    """The ops of the network of particles: three of them in space, two centres."""
+    normal = np.random.default_rng(16).standard_normal
+    x, y, s = normal((2, 3, 2, 3)), normal((2, 3, 2, 3)), normal((2, 3, 2))
+    lengths = pair_features.lengths_forward, pair_features.lengths_backward
+    features = pair_features.pair_features_forward, pair_features.pair_features_backward
+    pushes = pair_features.pushes_forward, pair_features.pushes_backward
+    return [
+        Pair("lengths", *lengths, (x,), ("x",)),
+        Pair("features of pairs", *features, (s, normal((2, 3, 2))), ("s", "s_of_pairs")),
+        Pair("pushes", *pushes, (s, x, normal((2, 3, 2)), y), ("alpha", "x", "beta", "y")),
+    ]
 
 
 def at_places(field):

@@ -250,7 +250,7 @@ class Drift:
         none; several walkers and two."""
         rng = np.random.default_rng(3)
         for system, numbers, hidden, activation, reference, scheme, segment, martingale, T, B in [
-            ("oscillator", {"n_dimensions": 2}, (4, 3), "tanh", "base", "heun", None, "held", 3, 6),
+            ("oscillator", {"n_dimensions": 2}, (3,), "tanh", "base", "heun", None, "held", 2, 4),
             ("quartic", {}, (3,), "silu", "brownian", "euler", 0, "whole", 3, 4),
             ("hydrogen", {}, (3,), "tanh", "brownian", "heun", None, "none", 2, 4),
             ("bosons", {"n_particles": 3, "g": 3.0}, (2,), "tanh", "base", "heun", 1, "held", 2, 2),

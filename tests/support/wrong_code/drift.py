@@ -12,7 +12,7 @@ from npvae.ops.pair_features import (
 from npvae.ops.sde import increment_backward, increment_forward
 from wrong_code import mistake, pair, probability_mistake
 
-HELD = ("numpy Drift oscillator, 4-3 tanh, base, heun, held, 3 steps, B 6, fresh",)
+HELD = ("numpy Drift oscillator, 3 tanh, base, heun, held, 2 steps, B 4, fresh",)
 NONE = ("numpy Drift hydrogen, 3 tanh, brownian, heun, none, 2 steps, B 4, fresh",)
 SEVERAL = ("numpy Drift bosons, 2 tanh, base, heun, held, 2 steps, B 2, fresh",)
 RIGHT = {name: getattr(Drift, name) for name in ("forward", "backward")}
@@ -21,28 +21,28 @@ RIGHT = {name: getattr(Drift, name) for name in ("forward", "backward")}
 # -------------------------------------------------------------------------------------------------- the network of particles
 
 
-@mistake("lengths_backward", *SEVERAL)
+@mistake("lengths_backward", "lengths")
 def direction_not_of_length_1(ds, cache):
     """ds x for ds x/s: the gradient of ½ s²."""
     _, s = cache
     return lengths_backward(ds * s, cache)
 
 
-@mistake("pair_features_backward", *SEVERAL)
+@mistake("pair_features_backward", "features of pairs")
 def distances_of_the_other_forgotten(dp, cache):
     """Each s_i stands in the rows of its own pairs and in those of all others: one of two gradients."""
     _, A = cache
     return dp[..., :A].sum(axis=2), pair_features_backward(dp, cache)[1]
 
 
-@mistake("pushes_backward", *SEVERAL)
+@mistake("pushes_backward", "pushes")
 def vectors_taken_for_constants(du, cache):
     """Only the strengths have a gradient: that x_iA = r_i − R_A moves with the particle is forgotten."""
     dalpha, dx, dbeta, dy = pushes_backward(du, cache)
     return dalpha, 0 * dx, dbeta, dy
 
 
-@mistake("pushes_backward", *SEVERAL)
+@mistake("pushes_backward", "pushes")
 def pushes_of_pairs_taken_for_those_of_centres(du, cache):
     """dβ_ij of the first y for all of them."""
     dalpha, dx, dbeta, dy = pushes_backward(du, cache)
@@ -132,7 +132,7 @@ def distances_squared():
     return pair("lengths", forward, backward)
 
 
-@probability_mistake(*NONE)
+@probability_mistake(*HELD)
 def potential_in_full_at_both_ends():
     """2 V dt for V dt, with its right gradient: each end of a step adds V dt, and not half of it."""
 
