@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import npvae
 from npvae.app import cli
@@ -379,20 +380,21 @@ def test_a_model_in_words():
 
 
 @pytest.fixture
-def trained(tmp_path, monkeypatch):
-    """A small run of two bosons, stopped after one epoch."""
+def trained(tmp_path, monkeypatch, capsys):
+    """A small run of two bosons of one epoch: what it has told."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("npvae.data.NO_DATA", npvae.data.NO_DATA._replace(x_train=np.empty((3, 0))))
     told = "--system bosons --numbers g=3 --walkers 4 --steps 2 --hidden 3 --dt 0.1 --epochs 1"
+    monkeypatch.setattr("npvae.app.plots.drift", lambda model: Figure())
     assert cli.main(["train", "--model", "drift", *told.split()]) == 0
+    return capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("trained")
-def test_a_run_is_trained_resumed_evaluated_and_drawn_from(capsys):
+def test_a_run_is_trained_resumed_evaluated_and_drawn_from(trained, capsys):
     folder = "runs/drift"
-    out = capsys.readouterr().out
-    assert "data      none" in out
-    assert "training loss" in out
+    assert "data      none" in trained
+    assert re.search(r"training loss \d\.\d{4} \(energy \d\.\d{4}, variance \d\.\d{4}\) hartree", trained)
+    assert "    drift.png " in trained
     assert cli.main(["train", "--resume", "--out", folder, "--epochs", "2"]) == 0
     rows = [json.loads(line) for line in Path(folder, "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["step"] for row in rows] == [3, 6]

@@ -39,7 +39,8 @@ def training_report(folder, model, arguments, history, pictures):
         next_step = ("the validation loss is not finite, and npvae evaluate would find the same: look at the validation rows "
                      "that the warning names, or at the scale of the data (--scale)")  # fmt: skip
     return "\n".join([
-        f"\nafter {counted(last['epoch'], 'epoch')}, {last['seconds']:.0f} s: {whose} {terms_line(terms)} "
+        f"\nafter {counted(last['epoch'], 'epoch')}, {last['seconds']:.0f} s: {whose} "
+        f"{terms_line(terms, getattr(model, 'decimals', 2))} "
         f"{getattr(model, 'units', '')}".rstrip(),
         *([f"{skipped} of {counted(last['step'], 'step')} left out, whose loss or gradient was not finite"] if skipped else []),
         f"\n{folder}/",

@@ -62,6 +62,7 @@ class Measure(NamedTuple):
 #
 #   n_features                 the width of the data, which is then checked
 #   units                      of the Terms, "nats per datum"
+#   decimals                   of the Terms in lines of text; 2 where it is not there
 #   terms_help                 dict: name of a Term -> what it is, for the plots
 #   data_kind                  "real"; "binary": values in [0, 1], grey levels drawn as zeros and ones for each minibatch; or
 #                              "levels": k/255 with whole numbers k of 0 to 255, which uint8 data always are then

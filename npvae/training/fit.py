@@ -81,7 +81,7 @@ def fit(model, x_train=(), x_val=None, *, epochs=10, batch_size=128, optimizer=N
                 return state.history
             epoch.end(val)
             if progress:
-                line = epoch_line(state.history.rows[-1], epochs, getattr(model, "units", ""))
+                line = epoch_line(state.history.rows[-1], epochs, getattr(model, "units", ""), getattr(model, "decimals", 2))
                 tell(f"{line}  {rows / seconds:,.0f}{unit}/s")
             if on_epoch is not None:
                 on_epoch(state)
@@ -130,7 +130,7 @@ class Epoch:
             state.skipped_in_a_row = 0
             state.sums.add(terms, len(index))
         if not bar.disable:
-            bar.set_postfix_str(terms_line(terms._asdict()), refresh=False)
+            bar.set_postfix_str(terms_line(terms._asdict(), getattr(self.step.model, "decimals", 2)), refresh=False)
             bar.update(len(index))
 
     def end(self, val):
