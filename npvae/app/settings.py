@@ -289,7 +289,9 @@ def options_table(kind):
 
 
 def in_words(default):
-    """A default as it is told: 0.0039 for 1/255, on and off for flags."""
+    """A default as it is told: 0.0039 for 1/255, on and off for flags, – for what is decided later."""
+    if default is None:
+        return "–"
     if isinstance(default, bool):
         return "on" if default else "off"
     if isinstance(default, (list, tuple)):

@@ -94,7 +94,7 @@ class Drift:
         Option("walkers", None, "walkers at a time (default: the system's)", options.integer(1), "n_walkers", metavar="N"),
         Option("hidden", None, "widths of the hidden layers (default: the system's)", options.integer(1), metavar="H",
                many=True),
-        common.ACTIVATION._replace(default=None),
+        common.ACTIVATION._replace(default=None, help=f"{common.ACTIVATION.help} (default: the system's)"),
         Option("reference", "base", "what costs are measured against: the base, a drift that is known, or brownian motion",
                options.one_of(*REFERENCES), metavar="K", choices=REFERENCES),
         Option("scheme", "heun", "heun, of second order in the length of a step, or euler", options.one_of(*sde.SCHEMES),
