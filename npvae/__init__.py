@@ -101,6 +101,7 @@ stand here, then models/vae.py.
         energy       activations with two derivatives, chains of Langevin steps
         diffusion    the same of a diffusion with a fixed schedule
         drift        walkers that move by a drift, and its gradient, all steps of a few walkers in one call
+        drift_network  the network of particles in a block of few walkers
         particles    what networks are told of particles; bases of drifts and their local energies
         dense        dense products of few rows
         sparse       products with matrices of few non-zeros

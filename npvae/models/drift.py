@@ -34,7 +34,7 @@ from npvae.core.options import Option
 from npvae.core.parameters import Theta, dense_shapes, views_of
 from npvae.models import common, drift_energy, fused, quantum_systems, saved
 from npvae.models.protocol import Example
-from npvae.ops import pair_features, sde
+from npvae.ops import pair_features, potentials, sde
 from npvae.ops.sde import Field
 
 REFERENCES, MARTINGALES = ("base", "brownian"), ("held", "none", "whole")
@@ -174,7 +174,7 @@ class Drift:
         """Paths from start (B, N d), eps (T, B, N d) -> states (K, B, N d), energy, martingale (B,), and the cache."""
         physics, is_base = self.physics, self.reference == "base"
         drift, cost = (physics.base, physics.local_energy) if is_base else (sde.ZERO, physics.potential)
-        control, held = (field if field is None or is_base else with_base(physics.base, field) for field in (network, held))
+        control, held = (field if field is None or is_base else potentials.sum_of(physics.base, field) for field in (network, held))
         times = (self.dt if dt is None else dt) * np.arange(len(eps) + 1)
         return sde.integrate_forward(start, eps, times, 1.0, drift, control, self.scheme, keep, self.segment, cost, held)
 
@@ -292,18 +292,3 @@ class Drift:
 def layer_names(part, hidden):
     """part.0, part.1, ... of the hidden layers, and part of the last."""
     return [*(f"{part}.{i}" for i in range(len(hidden))), part]
-
-
-def with_base(base, field):
-    """The Field b + u: of the parameters of u alone."""
-
-    def forward(r, t, parameters):
-        b, b_cache = base.forward(r, t, base.parameters)
-        u, u_cache = field.forward(r, t, parameters)
-        return b + u, (b_cache, u_cache)
-
-    def backward(dv, cache):
-        dr, grads = field.backward(dv, cache[1])
-        return base.backward(dv, cache[0])[0] + dr, grads
-
-    return Field(forward, backward, field.parameters)

@@ -23,7 +23,7 @@ from npvae.ops.sde import Field
 
 
 def sum_of(*fields):
-    """The sum of several fields without trained parameters, of potentials or of drifts."""
+    """The sum of several fields, of potentials or of drifts: their parameters' gradients come one after the other."""
     return Field(sum_forward, sum_backward, fields)
 
 
@@ -35,7 +35,8 @@ def sum_forward(r, t, fields):
 
 def sum_backward(dvalue, cache):
     """Backward of Σ_k f_k: each field has the same dvalue, and r is in all of them."""
-    return sum(field.backward(dvalue, of_field)[0] for field, of_field in zip(*cache)), []
+    drs, grads = zip(*(field.backward(dvalue, of_field) for field, of_field in zip(*cache)))
+    return sum(drs), [grad for of_field in grads for grad in of_field]
 
 
 def constant_forward(r, t, value):
