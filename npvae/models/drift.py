@@ -174,7 +174,7 @@ class Drift:
         """Paths from start (B, N d), eps (T, B, N d) -> states (K, B, N d), energy, martingale (B,), and the cache."""
         physics, is_base = self.physics, self.reference == "base"
         drift, cost = (physics.base, physics.local_energy) if is_base else (sde.ZERO, physics.potential)
-        control, held = (field if field is None or is_base else potentials.sum_of(physics.base, field) for field in (network, held))
+        control, held = (u if u is None or is_base else potentials.sum_of(physics.base, u) for u in (network, held))
         times = (self.dt if dt is None else dt) * np.arange(len(eps) + 1)
         return sde.integrate_forward(start, eps, times, 1.0, drift, control, self.scheme, keep, self.segment, cost, held)
 
