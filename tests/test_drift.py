@@ -10,7 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 
 import npvae
-from npvae.app import cli
+from npvae.app import cli, commands
+from npvae.checking import run
 from npvae.models import Drift, drift_energy
 from npvae.models.drift import MARTINGALES
 from npvae.training import checkpoint
@@ -408,6 +409,8 @@ def test_a_run_is_trained_resumed_evaluated_and_drawn_from(trained, capsys):
     assert cli.main(["evaluate", folder, "--samples", "2"]) == 0
     assert "the ground state is not higher" in capsys.readouterr().out
     assert cli.main(["sample", folder, "--count", "8"]) == 0
+    case = commands.run_case(cli.build_parser().parse_args(["gradcheck", folder]))
+    assert (case.batch, case.others, case.model.dtype, run.n_rows(case.batch, case.noise)) == ((), (), np.float64, 4)
 
 
 @pytest.mark.parametrize(("options", "message"), [

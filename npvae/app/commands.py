@@ -282,19 +282,19 @@ def _gradient_cases(args):
 def run_case(args):
     """The model of a run in float64, with validation rows, noise and the settings that training ended with, as a case for the
     checks."""
-    from npvae.checking.cases import ModelCase
+    from npvae.checking import cases, run
 
     model, arguments, config = trained_model(args)
     if not hasattr(model, "copy"):
         raise ValueError(f"a model of class {type(model).__name__} has no method copy(dtype=...), which the checks need")
     dataset = data_of_run(args, arguments, config)
     rng = np.random.default_rng(0)
-    n = min(32, len(dataset.x_val))
-    rows = np.sort(rng.choice(len(dataset.x_val), n, replace=False)) if n else None
+    rows = np.sort(rng.choice(len(dataset.x_val), min(32, len(dataset.x_val)), replace=False))
     model = model.copy(dtype="float64")
     batch = validation_rows(model, dataset, 0, rows)
-    half = max(1, n // 2)
+    half = max(1, len(rows) // 2)
     others, batch = tuple(array[:half] for array in batch), tuple(array[-half:] for array in batch)
     final = settings.final_step_settings(type(model), arguments, len(dataset.x_train))
     name = f"{args.run_folder}, {report.name_of(model)}"
-    return ModelCase(name, model, batch, model.draw(rng, *batch, **final), final, others)
+    noise = run.some_rows(model.draw(rng, *batch, **final), slice(32))
+    return cases.ModelCase(name, model, batch, noise, final, others)

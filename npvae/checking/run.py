@@ -232,8 +232,13 @@ def n_rows(batch, noise):
 
 
 def rows_of(value, i):
-    """Row i of a batch or of noise, kept as an axis: the last axis but one of an array, the only one of a 1-D array."""
-    return of_arrays(lambda a: a[i : i + 1] if a.ndim == 1 else a[..., i : i + 1, :], value)
+    """Row i of a batch or of noise, kept as an axis."""
+    return some_rows(value, slice(i, i + 1))
+
+
+def some_rows(value, part):
+    """A slice of the rows of a batch or of noise: the last axis but one of an array, the only one of a 1-D array."""
+    return of_arrays(lambda a: a[part] if a.ndim == 1 else a[..., part, :], value)
 
 
 def is_float(arg):
