@@ -254,6 +254,11 @@ def test_a_held_control_moves_nothing_and_has_no_gradient(scheme):
         *_, (same,) = sde.integrate_backward(dstates, denergy, zero, plain_cache)
         np.testing.assert_array_equal(dcontrol, same)
     assert np.abs(outs[2] - plain[2]).min() > 1e-3
+    z, dW, sigma, (dz, denergy, dmartingale) = step_case()
+    forward, backward = sde.SCHEMES[scheme]
+    _, cache = forward(z, dW, 0.4, 0.1, (sigma, sigma), DRIFT, CONTROL, HILL, HELD)
+    *_, (dcontrol,) = backward(0 * dz, 0 * denergy, dmartingale, cache)
+    assert not dcontrol.any()
 
 
 @schemes
