@@ -27,13 +27,13 @@ from npvae.models import Drift, drift_energy
 from npvae.models.quantum_systems import SYSTEMS
 from npvae.schedules import Cosine
 
-STEPS_PER_EPOCH = 5
+STEPS_PER_EPOCH = 10
 MEASURED, WATCHED = 10.0, 1.0  # time that each walker is measured, at the end and during training
 COLOURS = ("#4477aa", "#ee6677")
 
 
-def train(system, numbers, n_steps, **options):
-    """A drift trained for n_steps, and on the way there: step, energy of the paths, variance of the local energy, (n, 3)."""
+def train(system, numbers, n_updates, **options):
+    """A drift trained for n_updates, and on the way there: step, energy of the paths, variance of the local energy, (n, 3)."""
     model, way = Drift(system, numbers, **options), []
     model.equilibrate()
 
@@ -42,8 +42,8 @@ def train(system, numbers, n_steps, **options):
         _, paths = drift_energy.walked(model, model.buffers["walkers"], WATCHED, model.dt, rng)
         way.append((row["step"], row["train_energy"], paths.local.var()))
 
-    optimizer = npvae.Adam(Cosine(model.physics.defaults["learning_rate"], n_steps))
-    npvae.fit(model, epochs=n_steps // STEPS_PER_EPOCH, steps_per_epoch=STEPS_PER_EPOCH, optimizer=optimizer, on_epoch=on_epoch,
+    optimizer = npvae.Adam(Cosine(model.physics.defaults["learning_rate"], n_updates))
+    npvae.fit(model, epochs=n_updates // STEPS_PER_EPOCH, steps_per_epoch=STEPS_PER_EPOCH, optimizer=optimizer, on_epoch=on_epoch,
               max_gradient_norm=1.0)  # fmt: skip
     return model, np.array(way)
 
@@ -79,7 +79,7 @@ def main():
     parser.add_argument("--system", default="bosons", choices=list(SYSTEMS), metavar="NAME",
                         help=f"{', '.join(SYSTEMS)} (default: %(default)s)")  # fmt: skip
     parser.add_argument("--numbers", nargs="+", default=[], metavar="X=Y", help="of the system, as in: g=15 n_particles=3")
-    parser.add_argument("--steps", type=int, default=300, metavar="N", help="of training (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=1000, metavar="N", help="of training (default: %(default)s)")
     parser.add_argument("--out", default="path_integral.png", metavar="PNG", help="the picture (default: %(default)s)")
     args = parser.parse_args()
     model, way = train(args.system, args.numbers, args.steps)
