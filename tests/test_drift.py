@@ -363,6 +363,7 @@ def test_what_is_not_told_is_the_system_s():
     defaults = model.physics.defaults
     assert (model.dt, model.n_steps, list(model.hidden)) == (defaults["dt"], defaults["n_steps"], list(defaults["hidden"]))
     assert model.copy(dt=0.5).dt == 0.5
+    assert not model.control(model.chains).any()  # a new model is the base
 
 
 def test_noise_of_another_shape_is_refused():
