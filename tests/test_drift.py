@@ -386,7 +386,7 @@ def trained(tmp_path, monkeypatch, capsys):
     """A small run of two bosons of one epoch: what it has told."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("npvae.data.NO_DATA", npvae.data.NO_DATA._replace(x_train=np.empty((3, 0))))
-    told = "--system bosons --numbers g=3 --walkers 4 --steps 2 --hidden 3 --dt 0.1 --epochs 1"
+    told = "--system bosons --numbers g=3 --reference brownian --walkers 4 --steps 2 --hidden 3 --dt 0.1 --epochs 1"
     monkeypatch.setattr("npvae.app.plots.drift", lambda model: Figure())
     assert cli.main(["train", "--model", "drift", *told.split()]) == 0
     return capsys.readouterr().out

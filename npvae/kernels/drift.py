@@ -22,7 +22,7 @@ from npvae.kernels.vae import one_worker
 
 ROWS = 32  # walkers of a block
 MARTINGALES = {"held": 0, "none": 1, "whole": 2}  # what is differentiated of the martingale, as numbers
-HELD, WHOLE = MARTINGALES["held"], MARTINGALES["whole"]
+HELD, WHOLE, WALK = MARTINGALES["held"], MARTINGALES["whole"], 3  # WALK: nothing is differentiated
 
 
 class Workspace(NamedTuple):
@@ -49,24 +49,25 @@ def drift_workspace(activation, networks, system):
 def drift_walk(theta, start, eps, dt, workspace):
     """Walkers from start (B, D), eps (T, B, D): their ends (B, D), u there (B, D), and A = ∫ (½ |u|² + E_b) dt, M = ∫ u·dW and
     S = ∫ u ∘ dr of each, (B,) in float64. Arrays are C-contiguous and of one dtype."""
-    activation, *rest = workspace
-    with one_worker:  # two that ask at once would compile it twice
-        kernel = walk_kernel(activation)
-    end, pull, integrals = np.empty_like(start), np.empty_like(start), np.zeros((3, len(start)))
-    kernel(theta, *rest, start, eps, dt, end, pull, integrals)
-    return end, pull, *integrals
+    end, pull, nothing = np.empty_like(start), np.empty_like(start), theta[:0].copy()
+    return end, pull, *paths(theta, start, eps, dt, end, pull, WALK, 0.0, nothing, workspace)
 
 
 def drift_gradient(theta, start, eps, end, pull, dt, martingale, dloss, out, workspace):
     """A, M and the boundary term pull·(r_T − end) of each walker, (B,) in float64; the gradient of the mean loss, times dloss,
     is written to out (P,). martingale: a key of MARTINGALES; other arguments as of `drift_walk` and `Drift.forward`."""
-    activation, *rest = workspace
-    with one_worker:
-        kernel = gradient_kernel(activation)
-    integrals = np.zeros((3, len(start)))
     out[:] = 0
     dcost = dloss / (len(start) * len(eps) * dt)  # 1/(B T) enters here
-    kernel(theta, *rest, start, eps, end, pull, dt, MARTINGALES[martingale], dcost, out, integrals)
+    return paths(theta, start, eps, dt, end, pull, MARTINGALES[martingale], dcost, out, workspace)
+
+
+def paths(theta, start, eps, dt, end, pull, martingale, dcost, grad, workspace):
+    """What the kernel leaves of its integrals (3, B)."""
+    activation, *rest = workspace
+    with one_worker:  # two that ask at once would compile it twice
+        kernel = paths_kernel(activation)
+    integrals = np.zeros((3, len(start)))
+    kernel(theta, *rest, start, eps, dt, end, pull, martingale, float(dcost), grad, integrals)
     return integrals
 
 
@@ -82,12 +83,12 @@ def step_kernel(activation):
         """One step from z (B, D): b, u, E at both ends are left in `at`, z̃ and z' in after[0] and after[1]."""
         (joined, pairs), (b, u, E) = inputs, at
         length, root, half = z.dtype.type(dt), z.dtype.type(math.sqrt(dt)), z.dtype.type(0.5)
-        network_forward(theta, networks, physics, z, joined[0], pairs[0], floats, 0, u[0])
+        network_forward(theta, networks, physics, z, joined[0], pairs[0], floats, np.int64(0), u[0])
         base_and_energy(z, physics, b[0], E[0])
         for w in range(len(z)):
             for c in range(z.shape[1]):
                 after[0, w, c] = z[w, c] + (b[0, w, c] + u[0, w, c]) * length + root * eps[w, c]
-        network_forward(theta, networks, physics, after[0], joined[1], pairs[1], floats, 1, u[1])
+        network_forward(theta, networks, physics, after[0], joined[1], pairs[1], floats, np.int64(1), u[1])
         base_and_energy(after[0], physics, b[1], E[1])
         for w in range(len(z)):
             for c in range(z.shape[1]):
@@ -106,14 +107,15 @@ def step_backward_kernel(activation):
         """dz' (B, D) -> dz, in its place."""
         (joined, pairs), (b, u, _) = inputs, at
         half, length, root, cost = z.dtype.type(0.5), z.dtype.type(dt), z.dtype.type(math.sqrt(dt)), z.dtype.type(dcost)
-        denergy = half * cost * length
+        denergy, stages, adds = half * cost * length, np.arange(2), np.array([False, True])  # no literals: see `paths_kernel`
         df, dv, dmiddle, dfirst = np.empty_like(z), np.empty_like(z), np.zeros_like(z), np.zeros_like(z)
         for w in range(len(z)):
             for c in range(z.shape[1]):
                 df[w, c] = half * dz[w, c] * length
                 dv[w, c] = df[w, c] + denergy * u[1, w, c]
         add_base_gradient(after[0], physics, b[1], df, denergy, dmiddle)  # (HEUN-middle)
-        network_backward(theta, networks, physics, after[0], joined[1], pairs[1], dv, floats, 1, True, grad, dmiddle)
+        network_backward(theta, networks, physics, after[0], joined[1], pairs[1], dv, floats, stages[1], adds[1], grad,
+                         dmiddle)  # fmt: skip
         for w in range(len(z)):
             for c in range(z.shape[1]):
                 df[w, c] = (half * dz[w, c] + dmiddle[w, c]) * length  # (HEUN-first)
@@ -121,10 +123,12 @@ def step_backward_kernel(activation):
                 if martingale == WHOLE:
                     dv[w, c] += cost * root * eps[w, c]
         add_base_gradient(z, physics, b[0], df, denergy, dfirst)
-        network_backward(theta, networks, physics, z, joined[0], pairs[0], dv, floats, 0, True, grad, dfirst)
+        network_backward(theta, networks, physics, z, joined[0], pairs[0], dv, floats, stages[0], adds[1], grad, dfirst)
         if martingale == HELD:
-            dv[:] = cost * root * eps  # (INCREMENT-u)
-            network_backward(theta, networks, physics, z, joined[0], pairs[0], dv, floats, 0, False, grad, dfirst)
+            for w in range(len(z)):
+                for c in range(z.shape[1]):
+                    dv[w, c] = cost * root * eps[w, c]  # (INCREMENT-u)
+            network_backward(theta, networks, physics, z, joined[0], pairs[0], dv, floats, stages[0], adds[0], grad, dfirst)
         for w in range(len(z)):
             for c in range(z.shape[1]):
                 dz[w, c] += dmiddle[w, c] + dfirst[w, c]  # (HEUN-z)
@@ -156,12 +160,12 @@ def _add_integrals(at, eps, dt, energy, martingale):
         martingale[w] += root * product
 
 
-def _add_work(before, after, moved, work):
+def _add_work(before, after, r, r_after, work):
     """Add ½ (u + u')·(r' − r) to S (B,)."""
-    for w in range(len(moved)):
+    for w in range(len(r)):
         total = 0.0
-        for c in range(moved.shape[1]):
-            total += (before[w, c] + after[w, c]) * moved[w, c]
+        for c in range(r.shape[1]):
+            total += (before[w, c] + after[w, c]) * (r_after[w, c] - r[w, c])
         work[w] += 0.5 * total
 
 
@@ -172,56 +176,42 @@ inputs_of, fields_of, add_integrals, add_work = jit(_inputs_of), jit(_fields_of)
 
 
 @functools.cache
-def walk_kernel(activation):
-    """The kernel of `drift_walk`, for this activation alone."""
-    step, network_forward = step_kernel(activation), network_forward_kernel(activation)
-
-    def _walk(theta, networks, physics, floats, start, eps, dt, end, pull, integrals):
-        D = start.shape[1]
-        for first in range(0, len(start), ROWS):
-            n = min(ROWS, len(start) - first)
-            rows = slice(first, first + n)
-            inputs, at = inputs_of(networks, physics, n, start), fields_of(n, D, start)
-            z, after = start[rows].copy(), np.empty((2, n, D), start.dtype)
-            u_before, moved = np.zeros((n, D), start.dtype), np.zeros((n, D), start.dtype)
-            for k in range(len(eps)):
-                step(theta, networks, physics, z, eps[k, rows], dt, inputs, floats, at, after)
-                add_integrals(at, eps[k, rows], dt, integrals[0, rows], integrals[1, rows])
-                add_work(u_before, at[1][0], moved, integrals[2, rows])  # of the step before
-                u_before[:], moved[:], z[:] = at[1][0], after[1] - z, after[1]
-            network_forward(theta, networks, physics, z, inputs[0][0], inputs[1][0], floats, 0, at[1][0])
-            add_work(u_before, at[1][0], moved, integrals[2, rows])
-            end[rows], pull[rows] = z, at[1][0]
-
-    return jit(_walk)
-
-
-@functools.cache
-def gradient_kernel(activation):
-    """The kernel of `drift_gradient`, for this activation alone."""
+def paths_kernel(activation):
+    """The kernel of `drift_walk` and `drift_gradient`, for this activation alone. They are one, and no network is called with
+    a literal number, for which Numba would compile it once more: compilation takes long enough."""
     step, step_backward = step_kernel(activation), step_backward_kernel(activation)
+    network_forward = network_forward_kernel(activation)
 
-    def _gradient(theta, networks, physics, floats, start, eps, end, pull, dt, martingale, dcost, grad, integrals):
+    def _paths(theta, networks, physics, floats, start, eps, dt, end, pull, martingale, dcost, grad, integrals):
         n_steps, D = len(eps), start.shape[1]
         for first in range(0, len(start), ROWS):
             n = min(ROWS, len(start) - first)
             rows = slice(first, first + n)
             inputs, at = inputs_of(networks, physics, n, start), fields_of(n, D, start)
             places, after = np.empty((n_steps + 1, n, D), start.dtype), np.empty((2, n, D), start.dtype)
-            dz = np.empty((n, D), start.dtype)
+            before = np.empty((n, D), start.dtype)  # u at the beginning of the step before
             places[0] = start[rows]
             for k in range(n_steps):
                 step(theta, networks, physics, places[k], eps[k, rows], dt, inputs, floats, at, after)
                 add_integrals(at, eps[k, rows], dt, integrals[0, rows], integrals[1, rows])
-                places[k + 1] = after[1]
+                if martingale == WALK and k > 0:
+                    add_work(before, at[1][0], places[k - 1], places[k], integrals[2, rows])
+                before[:], places[k + 1] = at[1][0], after[1]
+            if martingale == WALK:
+                network_forward(theta, networks, physics, places[n_steps], inputs[0][0], inputs[1][0], floats, np.int64(0),
+                                at[1][0])  # fmt: skip
+                add_work(before, at[1][0], places[n_steps - 1], places[n_steps], integrals[2, rows])
+                end[rows], pull[rows] = places[n_steps], at[1][0]
+                continue
+            dz = np.empty((n, D), start.dtype)
             for w in range(n):
                 for c in range(D):
-                    integrals[2, first + w] += pull[first + w, c] * (places[n_steps, w, c] - end[first + w, c])
                     dz[w, c] = -dcost * pull[first + w, c]
+                    integrals[2, first + w] += pull[first + w, c] * (places[n_steps, w, c] - end[first + w, c])
             for k in range(n_steps - 1, -1, -1):
                 if k < n_steps - 1:  # the last step is still there
                     step(theta, networks, physics, places[k], eps[k, rows], dt, inputs, floats, at, after)
                 step_backward(theta, networks, physics, places[k], eps[k, rows], dt, inputs, floats, at, after, martingale,
                               dcost, grad, dz)  # fmt: skip
 
-    return jit(_gradient)
+    return jit(_paths)
