@@ -46,19 +46,19 @@ class Row(NamedTuple):
     options: dict  # of the model, where they are not the system's
 
 
-SMOOTH, CHARGED = (0.1, 0.05, 0.025), (0.02, 0.01, 0.005)
+SMOOTH, STEEP, CHARGED = (0.1, 0.05, 0.025), (0.04, 0.02, 0.01), (0.02, 0.01, 0.005)
 ROWS = {
     "oscillator": Row("oscillator, d = 3", "oscillator", {"n_dimensions": 3}, 40, 1e-2, SMOOTH, 20, 4000, {}),
     "quartic": Row("x⁴", "quartic", {}, 40, 1e-2, SMOOTH, 20, 4000, {}),
-    "double_well": Row("4 (x² − 1)²", "double_well", {}, 40, 1e-2, SMOOTH, 20, 4000, {}),
-    "coupled": Row("two coupled oscillators", "coupled", {}, 40, 5e-3, SMOOTH, 20, 4000, {}),
-    "hydrogen": Row("hydrogen", "hydrogen", {"cusp": False}, 60, 3e-3, CHARGED, 20, 4000, {}),
-    "helium": Row("helium", "helium", {}, 60, 3e-3, CHARGED, 10, 8000, {}),
-    "molecule": Row("H₂, R = 1.401", "hydrogen_molecule", {}, 60, 3e-3, CHARGED, 10, 8000, {}),
-    "stretched": Row("H₂, R = 2.8", "hydrogen_molecule", {"distance": 2.8}, 100, 3e-3, CHARGED, 10, 8000, {}),
-    "bosons2": Row("2 bosons, g = 15", "bosons", {}, 100, 3e-3, SMOOTH, 20, 8000, {}),
-    "bosons3": Row("3 bosons, g = 14", "bosons", {"n_particles": 3, "g": 14.0}, 150, 3e-3, SMOOTH, 20, 8000, {}),
-    "bosons4": Row("4 bosons, g = 16", "bosons", {"n_particles": 4, "g": 16.0}, 150, 3e-3, SMOOTH, 20, 8000, {}),
+    "double_well": Row("4 (x² − 1)²", "double_well", {}, 60, 1e-2, STEEP, 20, 4000, {}),
+    "coupled": Row("two coupled oscillators", "coupled", {}, 60, 5e-3, SMOOTH, 20, 4000, {}),
+    "hydrogen": Row("hydrogen", "hydrogen", {}, 10, 1e-3, CHARGED, 5, 4000, {}),
+    "helium": Row("helium", "helium", {}, 60, 1e-3, CHARGED, 10, 8000, {}),
+    "molecule": Row("H₂, R = 1.401", "hydrogen_molecule", {}, 100, 1e-3, CHARGED, 10, 8000, {}),
+    "stretched": Row("H₂, R = 2.8", "hydrogen_molecule", {"distance": 2.8}, 150, 1e-3, CHARGED, 20, 8000, {}),
+    "bosons2": Row("2 bosons, g = 15", "bosons", {}, 400, 5e-3, SMOOTH, 20, 8000, {}),
+    "bosons3": Row("3 bosons, g = 14", "bosons", {"n_particles": 3, "g": 14.0}, 400, 5e-3, SMOOTH, 20, 8000, {}),
+    "bosons4": Row("4 bosons, g = 16", "bosons", {"n_particles": 4, "g": 16.0}, 400, 5e-3, SMOOTH, 20, 8000, {}),
 }
 CURVE = tuple(R for R in HYDROGEN_MOLECULE if R != 1.401)  # bohr
 

@@ -114,7 +114,7 @@ def bosons(n_particles=2, g=15.0, s=0.5, omega=1.0):
     exact = n_particles * omega if g == 0 else BOSONS.get((n_particles, g)) if published else None
     source = "diagonalisation" if n_particles == 2 else "diagonalisation of Mujal et al. 2017"
     found = trapped("bosons", n_particles, 2, (harmonic(omega**2), contact), omega, exact, source,
-                    settings(0.04 / omega, 25, 256, (32, 32), 3e-3))  # fmt: skip
+                    settings(0.04 / omega, 25, 256, (32, 32), 5e-3))  # fmt: skip
     return found._replace(paper=BOSONS_OF_THE_PAPER.get((n_particles, g))) if published else found
 
 
@@ -133,7 +133,7 @@ def trapped(name, n_particles, n_dimensions, parts, omega, exact, source, defaul
 def hydrogen(cusp=True):
     """The hydrogen atom. Its base is the cusp, b = −r/|r|, the answer; without `cusp` it is −r, and that is learned."""
     nuclei = ((0.0, 0.0, 0.0),), (1.0,)
-    defaults = settings(0.02, 25, 256, (32, 32), 3e-3)
+    defaults = settings(0.02, 25, 256, (32, 32), 1e-3)
     if not cusp:
         return trapped("hydrogen", 1, 3, (attraction(nuclei),), 1.0, -0.5, "−½", defaults)._replace(paper=-0.497)
     base = Field(cusps.nuclear_forward, cusps.nuclear_backward, nuclei)
@@ -143,7 +143,7 @@ def hydrogen(cusp=True):
 def helium():
     """The helium atom, two electrons of opposite spin. The base has all cusps."""
     return electron_pair("helium", (((0.0, 0.0, 0.0),), (2.0,)), 0.0, -2.903724, -2.898, "Pekeris 1959",
-                         lambda eps: 0.6 * eps, settings(0.02, 25, 256, (32, 32), 3e-3))  # fmt: skip
+                         lambda eps: 0.6 * eps, settings(0.02, 25, 256, (32, 32), 1e-3))  # fmt: skip
 
 
 def hydrogen_molecule(distance=1.401):
@@ -156,7 +156,7 @@ def hydrogen_molecule(distance=1.401):
 
     return electron_pair("hydrogen_molecule", ((above, below), (1.0, 1.0)), 1 / distance, HYDROGEN_MOLECULE.get(distance),
                          {1.401: -1.169, 2.8: -1.068}.get(distance), "Wolniewicz 1995", start,
-                         settings(0.02, 25, 256, (32, 32), 3e-3))  # fmt: skip
+                         settings(0.02, 25, 256, (32, 32), 1e-3))  # fmt: skip
 
 
 def electron_pair(name, nuclei, constant, exact, paper, source, start, defaults):
