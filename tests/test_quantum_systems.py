@@ -10,7 +10,7 @@ from npvae.ops import sde
 from npvae.ops.sde import Field
 
 MORE = [("oscillator", {"omega": 0.7, "n_dimensions": 3}), ("bosons", {"n_particles": 3, "g": 4.0, "s": 0.8, "omega": 1.2}),
-        ("hydrogen", {"cusp": False}), ("hydrogen_molecule", {"distance": 2.8})]  # fmt: skip
+        ("hydrogen_molecule", {"distance": 2.8})]  # fmt: skip
 every_system = pytest.mark.parametrize(("name", "numbers"), [(name, {}) for name in SYSTEMS] + MORE)
 
 

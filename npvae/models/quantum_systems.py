@@ -130,14 +130,12 @@ def trapped(name, n_particles, n_dimensions, parts, omega, exact, source, defaul
 # --------------------------------------------------------------------------------------------------- atoms and a molecule
 
 
-def hydrogen(cusp=True):
-    """The hydrogen atom. Its base is the cusp, b = −r/|r|, the answer; without `cusp` it is −r, and that is learned."""
+def hydrogen():
+    """The hydrogen atom. Its cusp is its ground state, φ0 = e^−s: with the base b = −r/|r| nothing is left to be learned."""
     nuclei = ((0.0, 0.0, 0.0),), (1.0,)
-    defaults = settings(0.02, 25, 256, (32, 32), 1e-3)
-    if not cusp:
-        return trapped("hydrogen", 1, 3, (attraction(nuclei),), 1.0, -0.5, "−½", defaults)._replace(paper=-0.497)
     base = Field(cusps.nuclear_forward, cusps.nuclear_backward, nuclei)
-    return with_cusps("hydrogen", 1, (attraction(nuclei),), base, 0.0, nuclei, -0.5, -0.497, "−½", lambda eps: eps, defaults)
+    return with_cusps("hydrogen", 1, (attraction(nuclei),), base, 0.0, nuclei, -0.5, -0.497, "−½", lambda eps: eps,
+                      settings(0.02, 25, 256, (32, 32), 1e-3))  # fmt: skip
 
 
 def helium():
