@@ -18,7 +18,7 @@ ALPHA, BETA, DU = RNG.standard_normal((4, 3, 2)), RNG.standard_normal((4, 3, 2))
 LENGTHS, DP = RNG.random((4, 3, 2)), RNG.standard_normal((4, 3, 2, 5))  # s (B, N, A); of p (B, N, N − 1, 2 A + 1)
 
 
-def network(n_particles, centres=CENTRES, dtype="float64"):
+def network(n_particles, centres=CENTRES, dtype="float64", is_bounded=True):
     """r (4, N 2), and the parameters that the op takes, with the layers of f, g and w first."""
     rng, A = np.random.default_rng(n_particles), len(centres)
 
@@ -30,7 +30,7 @@ def network(n_particles, centres=CENTRES, dtype="float64"):
     several = n_particles > 1
     g, w = (layers(2 * A + 1, 6, 5, last="tanh"), layers(5, 1, last="identity")) if several else ([], [])
     f = layers(A + 5 * several, 4, A, last="identity")
-    return rng.standard_normal((4, 2 * n_particles)).astype(dtype), (f, g, w, centres.astype(dtype), n_particles)
+    return rng.standard_normal((4, 2 * n_particles)).astype(dtype), (f, g, w, centres.astype(dtype), n_particles, is_bounded)
 
 
 def with_array(parameters, network, i, j, value):
@@ -65,6 +65,24 @@ def assert_push_gradient(place):
         return (DU * pair_features.pushes_forward(*changed)[0]).sum()
 
     naive.assert_is_gradient(grads[place], loss, arguments[place])
+
+
+def assert_damped_gradient(place):
+    arguments = [ALPHA, LENGTHS]
+    grad = pair_features.damped_backward(BETA, pair_features.damped_forward(*arguments)[1])[place]
+
+    def loss(value):
+        return (BETA * pair_features.damped_forward(*(value if i == place else arguments[i] for i in range(2)))[0]).sum()
+
+    naive.assert_is_gradient(grad, loss, arguments[place])
+
+
+def test_DAMPED_strength_is_the_derivative():
+    assert_damped_gradient(0)
+
+
+def test_DAMPED_s_is_the_derivative():
+    assert_damped_gradient(1)
 
 
 def test_PUSH_alpha_is_the_derivative():
@@ -122,7 +140,7 @@ def of_layers(h, layers):
     return h
 
 
-def twin(r, f, g, w, centres, _):
+def twin(r, f, g, w, centres, _, is_bounded):
     """u of one walker, r a list of places."""
     s = [[math.dist(place, centre) for centre in centres] for place in r]
     pushes = []
@@ -131,15 +149,18 @@ def twin(r, f, g, w, centres, _):
         messages = [of_layers([*s[i], *s[j], math.dist(place, r[j])], g) for j in others]
         alpha = of_layers(s[i] + [sum(column) / len(others) for column in zip(*messages)], f)
         beta = [of_layers(message, w)[0] for message in messages]
+        if is_bounded:
+            alpha = [a / (1 + distance) for a, distance in zip(alpha, s[i])]
+            beta = [b / (1 + math.dist(place, r[j])) for b, j in zip(beta, others)]
         pushes += [sum(a * (place[c] - centre[c]) for a, centre in zip(alpha, centres))
                    + sum(b * (place[c] - r[j][c]) for b, j in zip(beta, others)) for c in range(len(place))]  # fmt: skip
     return pushes
 
 
 @pytest.mark.parametrize("n_particles", [1, 2, 4])
-@pytest.mark.parametrize("n_centres", [1, 2])
-def test_the_drift_equals_its_twin(n_particles, n_centres):
-    r, parameters = network(n_particles, CENTRES[:n_centres])
+@pytest.mark.parametrize(("n_centres", "is_bounded"), [(1, False), (2, True), (1, True)])
+def test_the_drift_equals_its_twin(n_particles, n_centres, is_bounded):
+    r, parameters = network(n_particles, CENTRES[:n_centres], is_bounded=is_bounded)
     u, _ = pair_features.exchangeable_forward(r, parameters)
     naive.assert_close(u, [twin(places.reshape(n_particles, 2).tolist(), *parameters) for places in r], tolerance=1e-13)
 
@@ -155,19 +176,26 @@ def test_where_particles_are_exchanged_so_are_their_drifts_and_nothing_else_chan
 
 
 def test_where_everything_is_turned_and_mirrored_so_is_the_drift():
-    r, (*layers, centres, N) = network(3)
-    u, _ = pair_features.exchangeable_forward(r, (*layers, centres, N))
+    r, (*layers, centres, N, is_bounded) = network(3)
+    u, _ = pair_features.exchangeable_forward(r, (*layers, centres, N, is_bounded))
     turn = np.array([[0.6, 0.8], [0.8, -0.6]])
-    turned, _ = pair_features.exchangeable_forward((r.reshape(4, 3, 2) @ turn).reshape(4, -1), (*layers, centres @ turn, N))
+    everything = (r.reshape(4, 3, 2) @ turn).reshape(4, -1), (*layers, centres @ turn, N, is_bounded)
+    turned, _ = pair_features.exchangeable_forward(*everything)
     naive.assert_close(turned, (u.reshape(4, 3, 2) @ turn).reshape(4, -1), tolerance=1e-13)
 
 
 def test_every_particle_sees_the_others_and_the_centres():
-    r, (*layers, centres, N) = network(2)
-    u, _ = pair_features.exchangeable_forward(r, (*layers, centres, N))
+    r, (*layers, centres, N, is_bounded) = network(2)
+    u, _ = pair_features.exchangeable_forward(r, (*layers, centres, N, is_bounded))
     shifted = r + np.array([0, 0, 0.1, 0])  # the second particle
-    assert np.abs((pair_features.exchangeable_forward(shifted, (*layers, centres, N))[0] - u)[:, :2]).min() > 1e-5
-    assert np.abs(pair_features.exchangeable_forward(r, (*layers, centres + 0.1, N))[0] - u).min() > 1e-5
+    assert np.abs((pair_features.exchangeable_forward(shifted, (*layers, centres, N, is_bounded))[0] - u)[:, :2]).min() > 1e-5
+    assert np.abs(pair_features.exchangeable_forward(r, (*layers, centres + 0.1, N, is_bounded))[0] - u).min() > 1e-5
+
+
+def test_where_it_is_bounded_no_push_grows_with_the_distance():
+    r, parameters = network(2)
+    far, further = (np.abs(pair_features.exchangeable_forward(scale * r, parameters)[0]).max() for scale in (1e3, 1e6))
+    assert further == pytest.approx(far, rel=0.01)
 
 
 def test_the_op_is_pure_and_linear():

@@ -128,6 +128,7 @@ def particle_pairs():
     return [
         Pair("lengths", *lengths, (x,), ("x",)),
         Pair("features of pairs", *features, (s, normal((2, 3, 2))), ("s", "s_of_pairs")),
+        Pair("damped strengths", pair_features.damped_forward, pair_features.damped_backward, (s, s * s), ("strength", "s")),
         Pair("pushes", *pushes, (s, x, normal((2, 3, 2)), y), ("alpha", "x", "beta", "y")),
     ]
 

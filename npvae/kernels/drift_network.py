@@ -117,14 +117,14 @@ def network_forward_kernel(activation):
     def _network_forward(theta, networks, physics, r, joined, pairs, floats, stage, u):
         """u (B, D) of places r (B, D); what f and g read is left in joined (B N, A + M) and pairs (B N (N − 1), 2 A + 1)."""
         f, g, w = networks
-        N, d, centres = physics[0], physics[1], physics[2]
+        N, d, centres, is_bounded = physics[0], physics[1], physics[2], physics[-1]
         features(r, N, d, centres, joined, pairs)
         beta = pairs  # of which there are none where there is one particle
         if N > 1:
             q = layers_forward(theta, g, pairs, floats, stage)  # (B N (N − 1), M)
             mean_of_others(q, N, joined)
             beta = layers_forward(theta, w, q, floats, stage)
-        pushes(r, N, d, centres, layers_forward(theta, f, joined, floats, stage), beta, u)
+        pushes(r, N, d, centres, joined, pairs, layers_forward(theta, f, joined, floats, stage), beta, is_bounded, u)
 
     return jit(_network_forward)
 
@@ -137,11 +137,11 @@ def network_backward_kernel(activation):
     def _network_backward(theta, networks, physics, r, joined, pairs, du, floats, stage, adds, grad, dr):
         """du (B, D) -> added to dr (B, D); adds: the parameters' gradient is added to grad (P,)."""
         f, g, w = networks
-        N, d, centres = physics[0], physics[1], physics[2]
+        N, d, centres, is_bounded = physics[0], physics[1], physics[2], physics[-1]
         alpha = output_of(f, len(f) - 1, floats, stage, len(joined))
         beta = output_of(w, 0, floats, stage, len(pairs)) if N > 1 else pairs
         dalpha, dbeta = np.empty_like(alpha), np.empty((len(pairs), 1), r.dtype)
-        pushes_backward(r, N, d, centres, alpha, beta, du, dalpha, dbeta, dr)
+        pushes_backward(r, N, d, centres, joined, pairs, alpha, beta, is_bounded, du, dalpha, dbeta, dr)
         djoined, dpairs = layers_backward(theta, f, joined, dalpha, floats, stage, adds, grad), pairs
         if N > 1:
             q = output_of(g, len(g) - 1, floats, stage, len(pairs)) if len(g) else pairs

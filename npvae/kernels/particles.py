@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npvae.kernels.compile import jit
+from npvae.kernels.compile import inlined, jit
 from npvae.ops import cusps, potentials
 
 
@@ -30,13 +30,14 @@ class Physics(NamedTuple):
     stiffness: float  # + ½ k Σ_{i<j} |r_i − r_j|²
     strength: float  # + Σ_{i<j} g/(π s²) e^(−|r_i − r_j|²/s²)
     range: float
+    is_bounded: bool  # strengths are divided by 1 plus their distance
 
 
 def physics_of(system, dtype):
     """The Physics of a `npvae.models.quantum_systems.System`; None where its base or local energy is none of those above."""
     base, energy = system.base, system.local_energy
     found = {"charges": (), "slope": 0.0, "constant": 0.0, "has_cusps": False, "omega": 0.0, "series": [0.0] * 5,
-             "stiffness": 0.0, "strength": 0.0, "range": 1.0}  # fmt: skip
+             "stiffness": 0.0, "strength": 0.0, "range": 1.0, "is_bounded": bool(system.positions)}  # fmt: skip
     if energy.forward is cusps.cusp_energy_forward:
         found["has_cusps"], found["constant"] = True, energy.parameters[1]
         for part in base.parameters if base.forward is potentials.sum_forward else (base,):
@@ -127,43 +128,57 @@ def _features_backward(r, N, d, centres, djoined, dpairs, dr):
                     dr[w, i * d + c] += factor * (r[w, i * d + c] - centres[a, c])
 
 
-def _pushes(r, N, d, centres, alpha, beta, u):
-    """u (B, D) of the strengths alpha (B N, A) and beta (B N (N − 1), 1)."""
-    row = 0
+def _damping(s, is_bounded):
+    return 1 / (1 + s) if is_bounded else 1.0
+
+
+def _pushes(r, N, d, centres, joined, pairs, alpha, beta, is_bounded, u):
+    """u (B, D) of the strengths alpha (B N, A) and beta (B N (N − 1), 1); joined and pairs begin and end with distances."""
+    A, row = len(centres), 0
     for w in range(len(r)):
         for i in range(N):
             for c in range(d):
-                total = 0.0
-                for a in range(len(centres)):
-                    total += alpha[w * N + i, a] * (r[w, i * d + c] - centres[a, c])
-                u[w, i * d + c] = total
+                u[w, i * d + c] = 0
+            for a in range(A):
+                strength = alpha[w * N + i, a] * damping(joined[w * N + i, a], is_bounded)
+                for c in range(d):
+                    u[w, i * d + c] += strength * (r[w, i * d + c] - centres[a, c])
             for j in range(N):
                 if j != i:
+                    strength = beta[row, 0] * damping(pairs[row, 2 * A], is_bounded)
                     for c in range(d):
-                        u[w, i * d + c] += beta[row, 0] * (r[w, i * d + c] - r[w, j * d + c])
+                        u[w, i * d + c] += strength * (r[w, i * d + c] - r[w, j * d + c])
                     row += 1
 
 
-def _pushes_backward(r, N, d, centres, alpha, beta, du, dalpha, dbeta, dr):
+def _pushes_backward(r, N, d, centres, joined, pairs, alpha, beta, is_bounded, du, dalpha, dbeta, dr):
     """dalpha, dbeta of du (B, D), and what it adds to dr (B, D)."""
-    row = 0
+    A, row = len(centres), 0
     for w in range(len(r)):
         for i in range(N):
-            for a in range(len(centres)):
-                product = 0.0
+            for a in range(A):
+                s, product = joined[w * N + i, a], 0.0
+                factor = damping(s, is_bounded)
                 for c in range(d):
                     product += du[w, i * d + c] * (r[w, i * d + c] - centres[a, c])
-                    dr[w, i * d + c] += alpha[w * N + i, a] * du[w, i * d + c]  # (PUSH-x)
-                dalpha[w * N + i, a] = product  # (PUSH-alpha)
+                dalpha[w * N + i, a] = product * factor  # (PUSH-alpha), (DAMPED-strength)
+                strength = alpha[w * N + i, a] * factor
+                along = -product * strength * factor / s if is_bounded else 0.0  # (DAMPED-s)
+                for c in range(d):
+                    dr[w, i * d + c] += strength * du[w, i * d + c] + along * (r[w, i * d + c] - centres[a, c])  # (PUSH-x)
             for j in range(N):
                 if j != i:
-                    product = 0.0
+                    s, product = pairs[row, 2 * A], 0.0
+                    factor = damping(s, is_bounded)
                     for c in range(d):
                         product += du[w, i * d + c] * (r[w, i * d + c] - r[w, j * d + c])
-                        moved = beta[row, 0] * du[w, i * d + c]  # (PUSH-y)
+                    dbeta[row, 0] = product * factor  # (PUSH-beta)
+                    strength = beta[row, 0] * factor
+                    along = -product * strength * factor / s if is_bounded else 0.0
+                    for c in range(d):
+                        moved = strength * du[w, i * d + c] + along * (r[w, i * d + c] - r[w, j * d + c])  # (PUSH-y)
                         dr[w, i * d + c] += moved
                         dr[w, j * d + c] -= moved
-                    dbeta[row, 0] = product  # (PUSH-beta)
                     row += 1
 
 
@@ -194,7 +209,7 @@ def _add_mean_of_others(djoined, N, dq):
 
 def _base_and_energy(r, physics, b, energy):
     """b (B, D) and E_b (B,) of places r (B, D)."""
-    N, d, centres, charges, slope, constant, has_cusps, omega, series, stiffness, strength, width = physics
+    N, d, centres, charges, slope, constant, has_cusps, omega, series, stiffness, strength, width, _ = physics
     for w in range(len(r)):
         total = constant
         if not has_cusps:
@@ -230,7 +245,7 @@ def _base_and_energy(r, physics, b, energy):
 
 def _add_base_gradient(r, physics, b, db, denergy, dr):
     """Add to dr (B, D) what db (B, D) and the number denergy, the same for each walker, give of b and E_b; b is that of r."""
-    N, d, centres, charges, slope, _, has_cusps, omega, series, stiffness, strength, width = physics
+    N, d, centres, charges, slope, _, has_cusps, omega, series, stiffness, strength, width, _ = physics
     along, x = np.empty(N * d, r.dtype), np.empty(d, r.dtype)
     for w in range(len(r)):
         if not has_cusps:
@@ -276,6 +291,6 @@ def _contact(square, strength, width):
 
 
 distance, contact, features, features_backward = jit(_distance), jit(_contact), jit(_features), jit(_features_backward)
-pushes, pushes_backward = jit(_pushes), jit(_pushes_backward)
+damping, pushes, pushes_backward = inlined(_damping), jit(_pushes), jit(_pushes_backward)
 mean_of_others, add_mean_of_others = jit(_mean_of_others), jit(_add_mean_of_others)
 base_and_energy, add_base_gradient = jit(_base_and_energy), jit(_add_base_gradient)

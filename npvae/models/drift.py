@@ -192,7 +192,8 @@ class Drift:
             dr, *grads = pair_features.exchangeable_backward(du, cache, self.ops.mlp_backward)
             return dr, [grad for of_network in grads for layer in of_network for grad in layer]
 
-        return Field(forward, backward, (f, g, w, centres, self.physics.n_particles))
+        is_bounded = bool(self.physics.positions)  # where there are nuclei
+        return Field(forward, backward, (f, g, w, centres, self.physics.n_particles, is_bounded))
 
     # ------------------------------------------------------------------------------------------------------- training
 

@@ -5,6 +5,9 @@
     α_i = f(s_i, m_i),  β_ij = w(q_ij)                           how strongly it is pushed from each centre, and from each other
     u_i = Σ_A α_iA (r_i − R_A) + Σ_{j≠i} β_ij (r_i − r_j)
 
+In a trap the base pulls the harder, the further out a particle is. That of charges does not: there α and β are divided by 1
+plus the distance that they belong to, so that u is bounded, too, and no particle runs away.
+
 Every particle has the same networks f, g and w, and sums know no order: with two particles exchanged, their drifts are
 exchanged, and nothing else changes. Where everything is turned, the drift is turned. A ground state of bosons, or of two
 electrons of opposite spin, is a function φ of these distances; its ∇ log φ has this form and these symmetries. (The networks of
@@ -59,6 +62,22 @@ def pair_features_backward(dp, cache):
     return ds, dp[..., 2 * A]
 
 
+def damped_forward(strength, s):
+    """strength/(1 + s), element by element.
+
+    (DAMPED-strength)  dstrength = dout/(1 + s)      (DAMPED-s)  ds = −dout strength/(1 + s)²
+    """
+    factor = 1 / (1 + s)
+    return strength * factor, (strength, factor)
+
+
+def damped_backward(dout, cache):
+    """Backward of strength/(1 + s): dout -> dstrength, ds."""
+    strength, factor = cache
+    dstrength = dout * factor  # (DAMPED-strength)
+    return dstrength, -dstrength * strength * factor  # (DAMPED-s)
+
+
 def pushes_forward(alpha, x, beta, y):
     """u_i = Σ_A α_iA x_iA + Σ_j β_ij y_ij (B, N, d), of alpha (B, N, A), x (B, N, A, d), beta (B, N, N − 1), y (·, d) likewise.
 
@@ -80,12 +99,12 @@ def pushes_backward(du, cache):
 def exchangeable_forward(r, parameters, mlp_forward=mlp_forward):
     """u of all particles, by the formulas above: r (B, N d) -> (B, N d).
 
-    parameters are (layers of f, of g and of w, centres R (A, d), N), layers as `ops.mlp.mlp_forward` takes them; of a single
-    particle there are no g and w, and u = Σ_A α_A (r − R_A) with α = f(s).
+    parameters are (layers of f, of g and of w, centres R (A, d), N, is_bounded), layers as `ops.mlp.mlp_forward` takes them; of
+    a single particle there are no g and w, and u = Σ_A α_A (r − R_A) with α = f(s).
         (EXCHANGE-q)  dq_ij = [dβ_ij through w] + dm_i/(N − 1)
         (EXCHANGE-r)  dr_i = Σ_A dx_iA + Σ_j (dy_ij − dy_ji)
     """
-    f, g, w, centres, N = parameters
+    f, g, w, centres, N, is_bounded = parameters
     B, others = len(r), others_of(N)
     places = r.reshape(B, N, -1)  # (B, N d) -> (B, N, d)
     x, y = places[:, :, None, :] - centres, places[:, :, None, :] - places[:, others]  # (B, N, A, d), (B, N, N − 1, d)
@@ -98,26 +117,33 @@ def exchangeable_forward(r, parameters, mlp_forward=mlp_forward):
         beta, pair_caches = strengths.reshape(s_of_pairs.shape), (p_cache, g_cache, w_cache)
         read = np.concatenate([s, q.reshape(B, N, N - 1, -1).mean(axis=2)], axis=-1)  # (B, N, A + M)
     alpha, f_cache = mlp_forward(read.reshape(B * N, -1), f)  # (B N, A + M) -> (B N, A)
-    u, u_cache = pushes_forward(alpha.reshape(s.shape), x, beta, y)
-    return u.reshape(r.shape), (u_cache, f_cache, pair_caches, s_cache, of_pairs_cache, others)
+    alpha, damped_caches = alpha.reshape(s.shape), None
+    if is_bounded:
+        (alpha, of_alpha), (beta, of_beta) = damped_forward(alpha, s), damped_forward(beta, s_of_pairs)
+        damped_caches = of_alpha, of_beta
+    u, u_cache = pushes_forward(alpha, x, beta, y)
+    return u.reshape(r.shape), (u_cache, damped_caches, f_cache, pair_caches, s_cache, of_pairs_cache, others)
 
 
 def exchangeable_backward(du, cache, mlp_backward=mlp_backward):
     """Backward of `exchangeable_forward`: du (B, N d) -> dr (B, N d), and the (dW, db) of the layers of f, of g and of w. Of q
-    there are two gradients, of the distances s three: by f, by g, and in x and y beside the vectors themselves."""
-    u_cache, f_cache, pair_caches, s_cache, of_pairs_cache, others = cache
+    there are two gradients, of the distances s up to three: by f, by g, and by the damping."""
+    u_cache, damped_caches, f_cache, pair_caches, s_cache, of_pairs_cache, others = cache
     B, N, A, d = u_cache[1].shape
     dalpha, dx, dbeta, dy = pushes_backward(du.reshape(B, N, d), u_cache)
+    ds = ds_of_pairs = 0
+    if damped_caches is not None:
+        (dalpha, ds), (dbeta, ds_of_pairs) = map(damped_backward, (dalpha, dbeta), damped_caches)
     dread, f_grads = mlp_backward(dalpha.reshape(B * N, A), f_cache)  # (B N, A) -> (B N, A + M)
     dread, g_grads, w_grads = dread.reshape(B, N, -1), [], []
-    ds = dread[..., :A]
+    ds = ds + dread[..., :A]
     if N > 1:
         p_cache, g_cache, w_cache = pair_caches
         dq, w_grads = mlp_backward(dbeta.reshape(-1, 1), w_cache)  # (B N (N − 1), 1) -> (·, M)
         dq = dq + np.repeat(dread[..., A:].reshape(B * N, -1) / (N - 1), N - 1, axis=0)  # (EXCHANGE-q)
         dp, g_grads = mlp_backward(dq, g_cache)
-        ds_of_g, ds_of_pairs = pair_features_backward(dp.reshape(B, N, N - 1, -1), p_cache)
-        ds, dy = ds + ds_of_g, dy + lengths_backward(ds_of_pairs, of_pairs_cache)
+        ds_of_g, ds_of_pairs_of_g = pair_features_backward(dp.reshape(B, N, N - 1, -1), p_cache)
+        ds, dy = ds + ds_of_g, dy + lengths_backward(ds_of_pairs + ds_of_pairs_of_g, of_pairs_cache)
     dr = (dx + lengths_backward(ds, s_cache)).sum(axis=2) + dy.sum(axis=2)  # (B, N, d)
     for i in range(N):
         dr[:, others[i]] -= dy[:, i]  # (EXCHANGE-r)

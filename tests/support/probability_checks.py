@@ -178,7 +178,7 @@ def gradient_of_the_best_drift():
 
 
 def particles_that_are_exchanged():
-    test_pair_features.test_the_drift_equals_its_twin(2, 2)
+    test_pair_features.test_the_drift_equals_its_twin(2, 2, True)
 
 
 PROBABILITY_CHECKS = {
