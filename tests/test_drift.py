@@ -366,6 +366,14 @@ def test_what_is_not_told_is_the_system_s():
     assert not model.control(model.chains).any()  # a new model is the base
 
 
+def test_pushes_are_bounded_where_the_base_is():
+    """Far out the base of charges pulls with at most Z, and that of a trap with ω r."""
+    for system, is_bounded in [("hydrogen_molecule", True), ("bosons", False)]:
+        model = changed(model_of(system))
+        far, further = (np.abs(model.control(scale * model.chains)).max() for scale in (1e3, 1e6))
+        assert (further < 1.1 * far) == is_bounded
+
+
 def test_noise_of_another_shape_is_refused():
     model = model_of(n_walkers=3)
     start, eps, *others = model.draw(np.random.default_rng(0))
