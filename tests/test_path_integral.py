@@ -1,5 +1,6 @@
 """The example of a ground state by paths: it prints three energies with their errors, and draws what it says."""
 
+import functools
 import importlib
 import re
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from npvae.app import drift_pictures
+from npvae.models import Drift
 
 
 @pytest.fixture
@@ -36,6 +38,7 @@ def test_the_energies_of_a_new_drift_and_the_way_there(example, capsys):
 
 def test_the_script_writes_its_picture(example, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(example, "MEASURED", 0.2)
+    monkeypatch.setattr(example, "Drift", functools.partial(Drift, n_walkers=8, n_steps=4, backend="numpy"))
     picture = tmp_path / "path_integral.png"
     monkeypatch.setattr(sys, "argv", ["path_integral.py", "--system", "quartic", "--steps", "1", "--out", str(picture)])
     example.main()
