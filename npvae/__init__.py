@@ -21,6 +21,7 @@ stand here, then models/vae.py.
         pictures     the pictures of a run on the disk
         plots        every picture as a figure
         latent_pictures  pictures of a latent space: traversals, paths between data, use of dimensions
+        drift_pictures  a drift that makes a ground state: its walkers, where it pulls them, how they go
         drawing      what these are made of: images side by side, coloured points
         backward_flow  backpropagation through a model, drawn: ops, values, gradients
         op_graph     where its boxes and arrows stand
@@ -51,6 +52,9 @@ stand here, then models/vae.py.
         boltzmann    the restricted Boltzmann machine, by contrastive divergence
         partition_function  its log Z, and what that takes to say: log p(x), KL(f ‖ p)
         path_posterior  paths that led to measured outcomes, with a stochastic differential equation as latent variable
+        drift        ground states of quantum systems: a drift learned by walkers, without data
+        drift_energy  its energy: long walks, error bars, the limit of short steps
+        quantum_systems  systems by name: potential, known drift, exact energy, settings
         diffusion    variational diffusion: a chain whose encoder is fixed and adds noise
         diffusion_terms  the terms of its loss, in both decompositions of the ELBO
         reverse_process  draws and densities of a trained diffusion
@@ -62,7 +66,7 @@ stand here, then models/vae.py.
         objectives   what a VAE minimises: ELBO, importance-weighted bound, free bits
         evaluate     how good a model with a latent variable is
         ppca         probabilistic PCA, the linear VAE that is solved in closed form
-        fused        the gradient in one call of chains of VAEs, of diffusions and of Boltzmann machines
+        fused        the gradient in one call of chains of VAEs, diffusions, Boltzmann machines and drifts
         protocol     what training, checks and commands ask of a model
         common       what models made of dense layers share
         bits_back    data compressed by a VAE or a chain of VAEs to nearly its −ELBO, and restored
@@ -96,6 +100,9 @@ stand here, then models/vae.py.
         transitions  the transitions of such a chain in one pass each
         energy       activations with two derivatives, chains of Langevin steps
         diffusion    the same of a diffusion with a fixed schedule
+        drift        walkers that move by a drift, and its gradient, all steps of a few walkers in one call
+        drift_network  the network of particles in a block of few walkers
+        particles    what networks are told of particles; bases of drifts and their local energies
         dense        dense products of few rows
         sparse       products with matrices of few non-zeros
         tiles        what both are made of: sums that stay in registers, as vector instructions
@@ -126,6 +133,9 @@ stand here, then models/vae.py.
         gaussian_likelihoods  p(x|z) with learned variances
         discrete     p(x|z) of whole numbers: categorical and beta-binomial
         sde          stochastic differential equations: integration, and the KL of path measures
+        potentials   potentials of quantum systems, and their forces
+        cusps        drifts that are known of ground states, and the energy that they leave
+        pair_features  the drift of particles that can be exchanged: networks of one and of two
         diffusion    noise added step by step and predicted: the terms of its ELBO, the steps back
         langevin     Langevin steps, and the Metropolis test that makes them exact
         energy       an energy and its score, score matching, the two phases of contrastive divergence

@@ -17,7 +17,8 @@ TESTS = Path(__file__).parent
 OPS = TESTS.parent / "npvae" / "ops"
 LABELLED_FILES = ["layers.py", "latent.py", "likelihood.py", "bounds.py", "coupling.py", "full_posterior.py", "gaussian_kl.py",
                   "gaussian_likelihoods.py", "discrete.py", "sde.py", "diffusion.py", "energy.py",
-                  "noise_schedule.py", "pixel_mixture.py", "boltzmann.py"]  # fmt: skip
+                  "noise_schedule.py", "pixel_mixture.py", "boltzmann.py", "potentials.py", "cusps.py",
+                  "pair_features.py"]  # fmt: skip
 
 LABEL = re.compile(r"\(([A-Z][A-Z0-9]+(?:-[A-Za-z]\w*)*|[A-Z](?:-[A-Za-z]\w*)+)\)")  # not (B), a shape
 TEST_OF_LABEL = re.compile(r"test_([A-Z]\w*?)_is_the_derivative")

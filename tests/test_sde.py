@@ -49,6 +49,20 @@ def tanh(a=1.0, b=1.0, c=0.0):
     return Field(tanh_forward, tanh_backward, np.array([a, b, c]))
 
 
+def hill_forward(z, t, parameters):
+    """A potential V = a Σ_d cos(b z_d + t), with the parameters (a, b): (B, D) -> (B,)."""
+    a, b = parameters
+    return a * np.cos(b * z + t).sum(axis=1), (z, t, a, b)
+
+
+def hill_backward(dV, cache):
+    z, t, a, b = cache
+    return -dV[:, None] * a * b * np.sin(b * z + t), []
+
+
+HILL, HELD = Field(hill_forward, hill_backward, (1.3, 0.8)), tanh(-0.4, 1.1, 0.3)
+
+
 def problem(sigma="per step", T=7, B=4, D=3, seed=1):
     """z, eps, times of unequal steps, sigma; upstream gradients of the states after steps 3 and 7, of energy and martingale."""
     rng = np.random.default_rng(seed)
@@ -202,6 +216,88 @@ def test_HEUN_first_is_the_derivative():
 
 def test_HEUN_middle_is_the_derivative():
     assert_step_gradient("heun", 2)
+
+
+def assert_costs_gradient(scheme, douts, tolerance=1e-12, **changed):
+    """Of a step with a potential and a held control: the gradient of z by the complex step."""
+    z, dW, sigma, _ = step_case()
+    fields = {"drift": DRIFT, "control": CONTROL, "potential": HILL, "held": HELD, **changed}.values()
+    forward, backward = sde.SCHEMES[scheme]
+    dz, *_ = backward(*douts, forward(z, dW, 0.4, 0.1, (sigma, sigma), *fields)[1])
+    naive.assert_is_gradient(dz, lambda z: dot(douts, forward(z, dW, 0.4, 0.1, (sigma, sigma), *fields)[0]), z)
+
+
+@schemes
+def test_INCREMENT_V_is_the_derivative(scheme):
+    *_, (dincrement, denergy, dmartingale) = step_case()
+    assert_costs_gradient(scheme, (0 * dincrement, denergy, 0 * dmartingale), control=ZERO)
+
+
+@schemes
+def test_INCREMENT_u_is_the_derivative(scheme):
+    *_, (dincrement, denergy, dmartingale) = step_case()
+    assert_costs_gradient(scheme, (0 * dincrement, 0 * denergy, dmartingale))
+
+
+@schemes
+def test_a_held_control_moves_nothing_and_has_no_gradient(scheme):
+    """It is the martingale's alone. With the parameters of the control it changes no bit of a forward pass."""
+    (z, eps, times, sigma), (dstates, denergy, dmartingale) = problem()
+    arguments = z, eps, times, sigma, DRIFT, CONTROL, scheme, KEEP
+    plain, plain_cache = sde.integrate_forward(*arguments)
+    for held in (CONTROL, HELD):
+        outs, cache = sde.integrate_forward(*arguments, held=held)
+        for i in range(3 if held is CONTROL else 2):
+            np.testing.assert_array_equal(outs[i], plain[i])
+        zero = np.zeros_like(dmartingale)
+        *_, (dcontrol,) = sde.integrate_backward(dstates, denergy, zero, cache)
+        *_, (same,) = sde.integrate_backward(dstates, denergy, zero, plain_cache)
+        np.testing.assert_array_equal(dcontrol, same)
+    assert np.abs(outs[2] - plain[2]).min() > 1e-3
+    z, dW, sigma, (dz, denergy, dmartingale) = step_case()
+    forward, backward = sde.SCHEMES[scheme]
+    _, cache = forward(z, dW, 0.4, 0.1, (sigma, sigma), DRIFT, CONTROL, HILL, HELD)
+    *_, (dcontrol,) = backward(0 * dz, 0 * denergy, dmartingale, cache)
+    assert not dcontrol.any()
+
+
+@schemes
+def test_a_potential_costs_its_integral_along_the_path(scheme):
+    """And moves nothing: by the mean of both ends, the second of which is where Euler's step arrives."""
+    (z, eps, times, sigma), _ = problem("number")
+    arguments = z, eps, times, sigma, DRIFT, CONTROL, scheme, range(1, 8)
+    (states, energy, martingale), _ = sde.integrate_forward(*arguments)
+    (same, with_potential, other), _ = sde.integrate_forward(*arguments, potential=HILL)
+    np.testing.assert_array_equal(same, states)
+    np.testing.assert_array_equal(other, martingale)
+    expected = 0
+    for k, before in enumerate([z, *states[:-1]]):
+        t, dt = times[k], times[k + 1] - times[k]
+        V = hill_forward(before, t, HILL.parameters)[0]
+        if scheme == "heun":
+            dW = math.sqrt(dt) * eps[k]
+            (euler, _, _), _ = sde.euler_step_forward(before, dW, t, dt, (sigma, sigma), DRIFT, CONTROL)
+            V = (V + hill_forward(euler, t + dt, HILL.parameters)[0]) / 2
+        expected = expected + V * dt
+    naive.assert_close(with_potential - energy, expected, tolerance=1e-12)
+
+
+@schemes
+def test_the_gradient_through_100_steps_with_a_potential_and_a_held_control_by_the_complex_step(scheme):
+    rng = np.random.default_rng(8)
+    z, eps, times = rng.standard_normal((3, 2)), rng.standard_normal((100, 3, 2)), 0.02 * np.arange(101)
+    douts = rng.standard_normal((1, 3, 2)), rng.standard_normal(3), rng.standard_normal(3)
+    arguments = {"z": z, "drift": DRIFT.parameters, "control": CONTROL.parameters}
+
+    def integrate(**changed):
+        a = arguments | changed
+        drift, control = DRIFT._replace(parameters=a["drift"]), CONTROL._replace(parameters=a["control"])
+        return sde.integrate_forward(a["z"], eps, times, 0.8, drift, control, scheme, potential=HILL, held=HELD)
+
+    dz, _, (ddrift,), (dcontrol,) = sde.integrate_backward(*douts, integrate()[1])
+    for name, grad in [("z", dz), ("drift", ddrift), ("control", dcontrol)]:
+        expected = complex_step_grad(lambda value: dot(douts, integrate(**{name: value})[0]), arguments[name])  # noqa: B023
+        naive.assert_close(np.asarray(grad), expected, tolerance=1e-12)
 
 
 @schemes

@@ -25,14 +25,15 @@ def train(args):
     """`npvae train`."""
     resumed = args.resume and has_begun(args)
     kind, arguments, config = told.of_resumed_run(args) if resumed else (*told.of_new_run(args), None)
-    settings.check_condition(kind, arguments)
+    settings.check_data(kind, arguments)
     dataset = load_data(arguments)
     if resumed and (change := run_folder.data_have_changed(args.out, config, dataset)):
         raise ValueError(f"{change}. Give the run its data back (--data-dir DIR if they have moved), or begin another run")
     print(f"data      {dataset.description}")
     model, state = settings.new_model(kind, arguments, dataset.x_train.shape[1], dataset.n_condition), None
     settings.check_scale(model, arguments)
-    step_settings = settings.step_settings(kind, arguments, math.ceil(len(dataset.x_train) / arguments["batch_size"]))
+    n_rows = len(dataset.x_train)
+    step_settings = settings.step_settings(kind, arguments, math.ceil(n_rows / arguments["batch_size"]))
     settings.check_step_settings(model, step_settings)
     rows = rows_of(model, dataset)
     folder = Path(args.out) if resumed else run_folder.new_folder(args.out, _default_name(arguments, kind))
@@ -44,11 +45,11 @@ def train(args):
         else:
             _start(model, kind, arguments, rows[0])
         if resumed:
-            report.print_notes(config, arguments, len(rows[0]), state)
+            report.print_notes(config, arguments, n_rows, state)
         print(f"model     {report.name_of(model)}\nrun       {folder}\n")
         run_folder.write_config(folder, arguments, model, dataset)
         run = Run(folder, model, arguments)
-        history = run.fit(rows, step_settings, state)
+        history = run.fit(rows, n_rows, step_settings, state)
         if run.interruption.signal:
             return 128 + run.interruption.signal
         run.check_saved()
@@ -81,6 +82,8 @@ def rows_of(model, dataset):
 
 def _default_name(arguments, kind):
     """What a run is called that was given no folder: after its data, and its model unless that is the default."""
+    if not settings.takes_data(kind):
+        return kind.__name__.lower()
     data = Path(arguments["data"]).stem.replace(":", "-")
     return data if arguments["model"] == settings.DEFAULT_MODEL else f"{kind.__name__.lower()}-{data}"
 
@@ -103,17 +106,18 @@ class Run:
         self.interruption = Interruption()
         self.saved, self.is_saved, self.latest = time.monotonic(), True, None
 
-    def fit(self, rows, step_settings, state):
-        """Train on (training rows, validation rows); returns the History. If interrupted, save and say how to continue."""
+    def fit(self, rows, n_rows, step_settings, state):
+        """Train on (training rows, validation rows), n_rows, or steps, an epoch; returns the History. If interrupted, save and
+        say how to continue."""
         from npvae.training.fit import fit
         from npvae.training.optim import Adam
 
-        arguments, (train_rows, val_rows) = self.arguments, rows
+        arguments, train_rows, val_rows = self.arguments, rows[0], rows[1] if rows[1].arrays else None
         names = ("epochs", "batch_size", "max_gradient_norm", "weight_decay", "early_stopping", "seed", "workers")
-        optimizer = Adam(settings.learning_rate(arguments, len(train_rows)))
+        optimizer = Adam(settings.learning_rate(arguments, n_rows))
         with self.interruption:
             history = fit(self.model, train_rows, val_rows, optimizer=optimizer, on_epoch=self.save, on_step=self.on_step,
-                          resume=state, **{name: arguments[name] for name in names}, **step_settings)  # fmt: skip
+                          resume=state, steps_per_epoch=n_rows, **{n: arguments[n] for n in names}, **step_settings)
             if self.interruption.signal and self.latest is not None:
                 self.end_early(self.latest)
         return history
@@ -187,10 +191,11 @@ def evaluate(args):
     if args.json:
         values = {measure.name: measure.value for measure in measures}
         units = {measure.name: measure.unit for measure in measures if measure.unit}
-        report.print_json({"run": str(args.run_folder), "rows": len(batch[0]), **values, "units": units})
+        rows = {"rows": len(batch[0])} if batch else {}
+        report.print_json({"run": str(args.run_folder), **rows, **values, "units": units})
         return 0
     print(f"run       {args.run_folder}, {report.name_of(model)}\ndata      {dataset.description}")
-    print(f"          measured on {len(batch[0]):,} validation rows; means per datum\n")
+    print(f"          measured on {len(batch[0]):,} validation rows; means per datum\n" if batch else "")
     print("\n".join(line for measure in measures for line in report.measure_lines(measure)))
     return 0
 
@@ -277,7 +282,7 @@ def _gradient_cases(args):
 def run_case(args):
     """The model of a run in float64, with validation rows, noise and the settings that training ended with, as a case for the
     checks."""
-    from npvae.checking.cases import ModelCase
+    from npvae.checking import cases, run
 
     model, arguments, config = trained_model(args)
     if not hasattr(model, "copy"):
@@ -291,4 +296,5 @@ def run_case(args):
     others, batch = tuple(array[:half] for array in batch), tuple(array[-half:] for array in batch)
     final = settings.final_step_settings(type(model), arguments, len(dataset.x_train))
     name = f"{args.run_folder}, {report.name_of(model)}"
-    return ModelCase(name, model, batch, model.draw(rng, *batch, **final), final, others)
+    noise = run.some_rows(model.draw(rng, *batch, **final), slice(32))
+    return cases.ModelCase(name, model, batch, noise, final, others)

@@ -22,6 +22,7 @@ from scipy.special import ndtri
 
 from npvae.app.backward_flow import backward_flow as backward_flow
 from npvae.app.drawing import TRAIN, VAL, coloured_scatter, grey_range, show_image, tile
+from npvae.app.drift_pictures import drift as drift
 from npvae.core.files import replace_file
 
 if chosen:

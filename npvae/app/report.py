@@ -31,14 +31,16 @@ def print_notes(config, arguments, n_rows, state):
 def training_report(folder, model, arguments, history, pictures):
     """What a run reached, what lies in its folder, and what to do next. pictures: file name -> what it shows."""
     last, skipped = history.rows[-1], sum(row["skipped"] for row in history.rows)
-    terms = {name.removeprefix("val_"): value for name, value in last.items() if name.startswith("val_")}
+    part, whose = ("val_", "validation") if settings.takes_data(model) else ("train_", "training")
+    terms = {name.removeprefix(part): value for name, value in last.items() if name.startswith(part)}
     files = {name: description for name, description in FILES.items() if (Path(folder) / name).exists()} | pictures
     next_step = f"next: npvae evaluate {folder}{settings.model_option(arguments)}"
     if terms["loss"] is None or not math.isfinite(terms["loss"]):
         next_step = ("the validation loss is not finite, and npvae evaluate would find the same: look at the validation rows "
                      "that the warning names, or at the scale of the data (--scale)")  # fmt: skip
     return "\n".join([
-        f"\nafter {counted(last['epoch'], 'epoch')}, {last['seconds']:.0f} s: validation {terms_line(terms)} "
+        f"\nafter {counted(last['epoch'], 'epoch')}, {last['seconds']:.0f} s: {whose} "
+        f"{terms_line(terms, getattr(model, 'decimals', 2))} "
         f"{getattr(model, 'units', '')}".rstrip(),
         *([f"{skipped} of {counted(last['step'], 'step')} left out, whose loss or gradient was not finite"] if skipped else []),
         f"\n{folder}/",

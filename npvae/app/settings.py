@@ -11,7 +11,7 @@ from pathlib import Path
 from npvae import models
 from npvae.core import options
 from npvae.core.options import Option
-from npvae.data import LABEL, STANDARDISE
+from npvae.data import LABEL, NONE, STANDARDISE
 from npvae.training.schedules import BurdaStages, Cosine, Cyclical, Linear, StepDecay
 from npvae.training.step import setting_at
 
@@ -50,6 +50,7 @@ ANNEALING = (
            options.integer(0), metavar="N"),
 )  # fmt: skip
 MODEL_FILE = re.compile(r"(?P<path>.+\.py)(:(?P<name>\w+))?")  # FILE.py or FILE.py:CLASS
+OF_DATA = ("data", "batch_size", "scale", "image_shape", "condition", "early_stopping")  # which a model without takes none of
 TAKEN = {"model", "data_dir", "out", "workers", "resume", "help", "run", "kind"}
 
 
@@ -182,6 +183,23 @@ def takes_condition(kind):
     return getattr(kind, "takes_condition", False)
 
 
+def takes_data(kind):
+    """Whether a model, or its class, learns from data."""
+    return getattr(kind, "takes_data", True)
+
+
+def check_data(kind, arguments):
+    """ValueError for options of data where the model takes none, or for no data where it needs them."""
+    own = defaults(kind)
+    given = [name for name in OF_DATA if arguments[name] != own[name]]
+    if given and not takes_data(kind):
+        told = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise ValueError(f"{kind.__name__} learns from no data: leave out {told}, or name another --model")
+    if arguments["data"] == NONE and takes_data(kind):
+        raise ValueError(f"{kind.__name__} learns from data: say from which, as in --data ising")
+    check_condition(kind, arguments)
+
+
 def check_condition(kind, arguments):
     """ValueError for a condition that the model does not take, or for none where it takes one."""
     condition = arguments["condition"]
@@ -197,10 +215,11 @@ def new_model(kind, arguments, n_features, n_condition=0):
     of the condition, where it takes one."""
     keywords = {option.argument: arguments[option.name] for option in own_options(kind) if option.use == "model"}
     keywords |= {"n_condition": n_condition} if takes_condition(kind) else {}
+    keywords |= {"n_features": n_features} if takes_data(kind) else {}
     try:
-        return kind(n_features=n_features, seed=arguments["seed"], **keywords)
+        return kind(seed=arguments["seed"], **keywords)
     except TypeError as error:
-        wanted = ", ".join(f"{name}=..." for name in ("n_features", "seed", *keywords))
+        wanted = ", ".join(f"{name}=..." for name in ("seed", *keywords))
         raise ValueError(f"npvae train makes a model as {kind.__name__}({wanted}), which failed: {error}") from error
 
 
@@ -270,7 +289,9 @@ def options_table(kind):
 
 
 def in_words(default):
-    """A default as it is told: 0.0039 for 1/255, on and off for flags."""
+    """A default as it is told: 0.0039 for 1/255, on and off for flags, – for what is decided later."""
+    if default is None:
+        return "–"
     if isinstance(default, bool):
         return "on" if default else "off"
     if isinstance(default, (list, tuple)):

@@ -1,10 +1,10 @@
 """The cases of the ops of distributions: Gaussians with full covariance and with learned variances, chains and paths of
-Gaussian steps, and whole numbers."""
+Gaussian steps, whole numbers, and what a path costs in a quantum system."""
 
 import numpy as np
 
 from npvae.checking.pair import LOGITS, Pair
-from npvae.ops import chains, discrete, full_posterior, gaussian_kl, sde
+from npvae.ops import chains, cusps, discrete, full_posterior, gaussian_kl, pair_features, potentials, sde
 from npvae.ops.sde import Field
 
 
@@ -36,7 +36,7 @@ def gaussian_pairs():
         Pair("KL of two Gaussians, nearly equal", *pair, (mu_q, logvar_q, *nearly), of_pair, True),
         Pair("sampled KL of two", *pair_sampled, (z, logvar_q, eps, mu_p, logvar_p), ("z", "logvar_q", "mu_p", "logvar_p")),
         Pair("KL of two full Gaussians", *full_pair, (mu_q, factor_q, mu_p, factor_p), of_full_pair),
-        *transition_pairs(), *path_pairs(),
+        *transition_pairs(), *path_pairs(), *potential_pairs(), *particle_pairs(),
     ]  # fmt: skip
 
 
@@ -97,6 +97,45 @@ def path_backward(dstates, denergy, dmartingale, cache):
     """Backward of `path_forward`: dstates (2, B, D), denergy, dmartingale (B,) -> dz, dsigma, ddrift, dcontrol."""
     dz, dsigma, (ddrift,), (dcontrol,) = sde.integrate_backward(dstates, denergy, dmartingale, cache)
     return dz, dsigma, ddrift, dcontrol
+
+
+def potential_pairs():
+    """Potentials of quantum systems, and the drifts that are known of their ground states: three particles, two nuclei."""
+    normal = np.random.default_rng(15).standard_normal
+    nuclei = ((0.0, 0.1, -0.7), (0.2, 0.0, 0.8)), (1.0, 2.0)  # positions, charges
+    named = {
+        "harmonic potential": (potentials, "harmonic", 1.7), "springs": (potentials, "springs", (0.7, 3)),
+        "potential of powers": (potentials, "series", (0.3, -0.2, 1.1, 0.4, 0.7)),
+        "Gaussian contacts": (potentials, "gaussians", (3.0, 0.6)), "attraction of nuclei": (potentials, "attraction", nuclei),
+        "repulsion of electrons": (potentials, "repulsion", 3), "linear drift": (cusps, "linear", 1.3),
+        "nuclear cusps": (cusps, "nuclear", nuclei), "electronic cusps": (cusps, "electronic", (0.5, 3)),
+    }  # fmt: skip
+    fields = {name: Field(getattr(ops, f"{op}_forward"), getattr(ops, f"{op}_backward"), parameters)
+              for name, (ops, op, parameters) in named.items()}  # fmt: skip
+    base = fields["sum of cusps"] = potentials.sum_of(fields["nuclear cusps"], fields["electronic cusps"])
+    fields["energy of cusps"] = Field(cusps.cusp_energy_forward, cusps.cusp_energy_backward, (base, 0.6))
+    columns = {"Gaussian contacts": 6}  # three particles in a plane, of all others in space
+    return [Pair(name, *at_places(field), (normal((2, columns.get(name, 9))),), ("r",)) for name, field in fields.items()]
+
+
+def particle_pairs():
+    """The ops of the network of particles: three of them in space, two centres."""
+    normal = np.random.default_rng(16).standard_normal
+    x, y, s = normal((2, 3, 2, 3)), normal((2, 3, 2, 3)), normal((2, 3, 2))
+    lengths = pair_features.lengths_forward, pair_features.lengths_backward
+    features = pair_features.pair_features_forward, pair_features.pair_features_backward
+    pushes = pair_features.pushes_forward, pair_features.pushes_backward
+    return [
+        Pair("lengths", *lengths, (x,), ("x",)),
+        Pair("features of pairs", *features, (s, normal((2, 3, 2))), ("s", "s_of_pairs")),
+        Pair("damped strengths", pair_features.damped_forward, pair_features.damped_backward, (s, s * s), ("strength", "s")),
+        Pair("pushes", *pushes, (s, x, normal((2, 3, 2)), y), ("alpha", "x", "beta", "y")),
+    ]
+
+
+def at_places(field):
+    """The forward and the backward of a Field that depends on places r alone."""
+    return (lambda r: field.forward(r, 0.0, field.parameters)), (lambda dvalue, cache: field.backward(dvalue, cache)[0])
 
 
 def full_latent_and_variance_pairs(prefix, ops):

@@ -178,7 +178,7 @@ def impurities(case, grads):
 def mean_rows(case, grads):
     """The gradient of a batch is the mean of its rows' gradients (joined before the backward pass where the loss couples
     rows)."""
-    model, settings, n = case.model, case.settings, len(case.batch[0]) if case.batch else 0
+    model, settings, n = case.model, case.settings, n_rows(case.batch, case.noise)
     shards = [model.forward(*rows_of(case.batch, i), rows_of(case.noise, i), **settings) for i in range(n)]
     if not shards:
         return []
@@ -201,7 +201,7 @@ def one_call_rows(case, grads):
         return []
     space = None
     if hasattr(model, "workspace"):  # larger than need be, and used twice
-        space = model.workspace(len(case.batch[0]) + 2, **settings)
+        space = model.workspace(n_rows(case.batch, case.noise) + 2, **settings)
     flat, other_noise = np.full_like(model.theta, np.nan), model.draw(np.random.default_rng(9), *case.batch, **settings)
     for noise in (other_noise, case.noise):
         model.gradient(*case.batch, noise, **settings, dloss=-0.5, out=flat, workspace=space)
@@ -222,9 +222,23 @@ def of_arrays(function, value):
     return tuple(of_arrays(function, part) for part in value) if isinstance(value, tuple) else function(value)
 
 
+def n_rows(batch, noise):
+    """How many rows a batch has, or without data its noise; 0 without either."""
+    if batch:
+        return len(batch[0])
+    arrays = []
+    of_arrays(arrays.append, noise)
+    return arrays[0].shape[0 if arrays[0].ndim == 1 else -2] if arrays else 0
+
+
 def rows_of(value, i):
-    """Row i of a batch or of noise, kept as an axis: the last axis but one of an array, the only one of a 1-D array."""
-    return of_arrays(lambda a: a[i : i + 1] if a.ndim == 1 else a[..., i : i + 1, :], value)
+    """Row i of a batch or of noise, kept as an axis."""
+    return some_rows(value, slice(i, i + 1))
+
+
+def some_rows(value, part):
+    """A slice of the rows of a batch or of noise: the last axis but one of an array, the only one of a 1-D array."""
+    return of_arrays(lambda a: a[part] if a.ndim == 1 else a[..., part, :], value)
 
 
 def is_float(arg):

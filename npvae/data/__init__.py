@@ -17,6 +17,7 @@ ISING_TEMPERATURES = np.linspace(1.0, 4.0, 13)
 ISING_ROWS = (800, 200)  # training and validation lattices per temperature
 VALIDATION_SHARE = 0.1  # of the user's own rows
 STANDARDISE = "standardise"
+NONE = "none"  # the data of a model without
 LABEL, HALF = "label", "half"  # conditions; any other word is the name of an array
 ROWS_PER_PASS = 1000  # scaled at a time, so that little memory is needed
 
@@ -78,12 +79,16 @@ class Dataset(NamedTuple):
 
     @property
     def train(self):
-        """The training rows as a batch: (x,), or (x, condition)."""
+        """The training rows as a batch: (x,), or (x, condition); () where there are no data."""
+        if not self.x_train.shape[1]:
+            return ()
         return (self.x_train,) if self.condition_train is None else (self.x_train, self.condition_train)
 
     @property
     def val(self):
-        """The validation rows as a batch: (x,), or (x, condition)."""
+        """The validation rows as a batch, as `train`."""
+        if not self.x_val.shape[1]:
+            return ()
         return (self.x_val,) if self.condition_val is None else (self.x_val, self.condition_val)
 
     def in_own_units(self, x):
@@ -106,9 +111,12 @@ class Dataset(NamedTuple):
         return self.condition_val[np.linspace(0, len(self.condition_val) - 1, n).astype(int)]
 
 
+NO_DATA = Dataset("none: an epoch is 100 steps", np.empty((100, 0)), np.empty((0, 0)), None, "", None)
+
+
 def load(data="ising", data_dir=None, progress=False, scale=None, image_shape=None, condition=None):
-    """The data set "ising" (simulated), "mnist", "toy:NAME" (points in the plane), or the user's .npy or .npz file; ValueError
-    or OSError if it cannot be had.
+    """The data set "ising" (simulated), "mnist", "toy:NAME" (points in the plane), or the user's .npy or .npz file; "none" for
+    a model without data. ValueError or OSError if it cannot be had.
 
     scale        None: values as they are (of uint8 see `npvae.core.levels`); a positive number that all values are divided by;
                  "standardise": every column of x_train gets mean 0 and standard deviation 1, a constant one 0, and x_val is
@@ -125,6 +133,8 @@ def load(data="ising", data_dir=None, progress=False, scale=None, image_shape=No
     A leading ~ in data and data_dir is the home folder. The Ising lattices to train and to validate on come from independent
     chains. MNIST validates on its test images. Of the user's rows a tenth, drawn with a fixed seed, is held out.
     """
+    if data == NONE:
+        return NO_DATA
     data, data_dir = os.path.expanduser(data), None if data_dir is None else os.path.expanduser(data_dir)
     dataset = _with_condition(_as_it_is(data, data_dir, progress, condition), condition)
     digest = digest_of(dataset.x_train, dataset.x_val, dataset.labels_val, dataset.condition_train, dataset.condition_val)

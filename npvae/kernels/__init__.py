@@ -1,8 +1,8 @@
 """The same ops compiled with Numba: the table of ops of the back end "numba".
 
 This module has every name of `npvae.ops`, with the same signature; an op that gains nothing by being compiled is that of
-`npvae.ops` itself. Of this table alone are the gradients in one call of a VAE, of a chain of VAEs, of a diffusion and of
-a Boltzmann machine, `vae_gradient` and so on, and their buffers, `vae_workspace` and so on.
+`npvae.ops` itself. Of this table alone are the gradients in one call of a VAE, of a chain of VAEs, of a diffusion, of
+a Boltzmann machine and of a drift, `vae_gradient` and so on, and their buffers, `vae_workspace` and so on.
 """
 # ruff: noqa: I001
 
@@ -26,6 +26,7 @@ from npvae.kernels.discrete import (
     categorical_nll_backward,
     categorical_nll_forward,
 )
+from npvae.kernels.drift import drift_gradient, drift_walk, drift_workspace
 from npvae.kernels.energy import energy_chain, score_backward, score_forward
 from npvae.kernels.full_posterior import (
     full_latent_backward,

@@ -4,6 +4,7 @@ from npvae.models.autoencoder import Autoencoder
 from npvae.models.boltzmann import BoltzmannMachine
 from npvae.models.cvae import ConditionalVAE
 from npvae.models.diffusion import Diffusion
+from npvae.models.drift import Drift
 from npvae.models.energy import EnergyModel
 from npvae.models.flow import Flow
 from npvae.models.hierarchical import HierarchicalVAE

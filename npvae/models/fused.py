@@ -1,5 +1,5 @@
-"""The gradient in one call of models whose files are full: methods of `npvae.models.HierarchicalVAE`, `Diffusion` and
-`BoltzmannMachine`.
+"""The gradient in one call of models whose files are full: methods of `npvae.models.HierarchicalVAE`, `Diffusion`,
+`BoltzmannMachine` and `Drift`.
 
 What they must equal is the models' `forward`, then `backward`; see `npvae.models.VAE.gradient`.
 """
@@ -101,3 +101,23 @@ def buffers_of_both_phases(model, n_rows):
     """The workspace for n_rows rows of data and chains together; None where there is none."""
     make = getattr(model.ops, "boltzmann_workspace", None) if model.visible == "binary" else None
     return make and make(n_rows, model.n_features, model.n_hidden, model.dtype)
+
+
+def drift_gradient(model, noise, martingale="held", dloss=1.0, out=None, workspace=None):
+    """As `npvae.VAE.gradient`; arguments as in `npvae.models.Drift.forward`, not checked."""
+    out = np.empty_like(model.theta) if out is None else out
+    workspace = drift_workspace(model) if workspace is None else workspace
+    is_another = martingale == "held" and not np.array_equal(model.buffers["held"], model.theta)
+    if workspace is None or is_another:  # of another control that is held nothing is compiled
+        return composed_gradient(model, (noise,), {"martingale": martingale}, dloss, out)
+    *arrays, level = noise
+    energy, of_noise, boundary = model.ops.drift_gradient(model.theta, *arrays, model.dt, martingale, dloss, out, workspace)
+    return model.terms_of(energy, of_noise, boundary, level, martingale), np.dot(out, out)
+
+
+def drift_workspace(model, n_rows=None, **_):
+    """As `npvae.VAE.workspace`, for any number of walkers."""
+    make = getattr(model.ops, "drift_workspace", None)
+    if make is None or model.dtype.kind == "c" or (model.reference, model.scheme) != ("base", "heun"):
+        return None
+    return make(model.activation, model.network(model.parameters).parameters[:3], model.physics)

@@ -13,7 +13,8 @@ import numpy as np
 class Model(Protocol):
     """A model that `npvae.fit` trains. B is the number of rows of a batch, P the number of parameters.
 
-    `batch` is a tuple of arrays with the same rows: (x,) for a VAE, (x, condition), or () for a model without data.
+    `batch` is a tuple of arrays with the same rows: (x,) for a VAE, (x, condition), or () for a model without data, whose rows
+    are then those of the noise.
     `settings` are keywords, the values that the schedules give for this step (beta, the objective's name, ...).
     `noise` is an array whose rows lie on the last axis but one (on the only axis of a 1-D array), a tuple of such, or None.
     """
@@ -61,6 +62,7 @@ class Measure(NamedTuple):
 #
 #   n_features                 the width of the data, which is then checked
 #   units                      of the Terms, "nats per datum"
+#   decimals                   of the Terms in lines of text; 2 where it is not there
 #   terms_help                 dict: name of a Term -> what it is, for the plots
 #   data_kind                  "real"; "binary": values in [0, 1], grey levels drawn as zeros and ones for each minibatch; or
 #                              "levels": k/255 with whole numbers k of 0 to 255, which uint8 data always are then
@@ -81,7 +83,9 @@ class Measure(NamedTuple):
 #                              shard's rows of them, draw(rng, *batch, chains=rows, **settings): a view, which draw moves in
 #                              place; the noise holds a copy. Each worker has rows of its own, at least one, which rest in a
 #                              step that has no shard for it, and move in one that is skipped. Without the
-#                              keyword (validation, checks) draw moves no buffer: its chains start at the data, or at copies
+#                              keyword (validation, checks) draw moves no buffer: its chains start at the data, or at copies.
+#                              A step without data is cut among the workers as the chains are
+#   takes_data                 False where a batch is (): the constructor takes no n_features, `npvae train` loads no data
 #   check_settings(**settings) ValueError for settings that cannot be
 #   validation_settings(**settings)   the settings that validation rows are measured with
 #   examples(backend)          classmethod, yields Examples in every regime: `npvae.checking` puts them before its checks

@@ -14,6 +14,14 @@ under the one and the other (Lamacraft, "Learning the path integral", ℓ_T with
 where W is the Brownian motion of Q, so that the second integral, a martingale, has the mean 0. Both integrals are returned for
 each path: the first, `energy`, as the loss of a training; their sum for the weights of single paths.
 
+A potential V costs along the path too: then energy = ∫ (½ |v|² + V) dt, and both integrals add up to ℓ_T of that lecture, whose
+mean over stationary paths is at least E_0 T, with E_0 the ground state's energy of −½ ∇² + V.
+
+The martingale has the mean 0 whatever the control is: so it has no mean gradient, but noise that can cancel that of the energy.
+`held` is for that: a control for the martingale alone, whose parameters are held constant. With the values of the control's it
+changes no number of a forward pass, and where v is the best control the gradient of each single path vanishes (Xu, Chen, Li &
+Duvenaud 2022, section 4.3, after Roeder, Wu & Duvenaud 2017).
+
 A chain of Gaussian steps N(z + (f + σ v) dt, σ² dt) is the Euler–Maruyama scheme; the KL of each step from that without v is
 ½ |v|² dt. So the sum of the energies is the KL of the two chains, sample by sample, and for dt → 0 it is Girsanov's.
 
@@ -31,10 +39,10 @@ from npvae.ops.mlp import mlp_backward, mlp_forward
 
 
 class Field(NamedTuple):
-    """A function of state and time, f or v above, as a pair of functions, with what it depends on beside them."""
+    """A function of state and time, f, v or V above, as a pair of functions, with what it depends on beside them."""
 
-    forward: Callable  # (z (B, D), t, parameters) -> value (B, D), cache
-    backward: Callable  # (dvalue (B, D), cache) -> dz (B, D), dparameters: a list of arrays
+    forward: Callable  # (z (B, D), t, parameters) -> value (B, D), of a potential (B,), and a cache
+    backward: Callable  # (dvalue, of the value's shape, cache) -> dz (B, D), dparameters: a list of arrays
     parameters: object = ()
 
 
@@ -49,6 +57,19 @@ def zero_backward(dvalue, cache):
 
 
 ZERO = Field(zero_forward, zero_backward)
+
+
+def free_forward(z, t, parameters):
+    """The potential that is 0 everywhere: (B,)."""
+    return np.zeros(len(z), z.dtype), z.shape
+
+
+def free_backward(dvalue, shape):
+    """Backward of the potential that is 0."""
+    return np.zeros(shape, dvalue.dtype), []
+
+
+FREE = Field(free_forward, free_backward)
 
 
 def polynomial_forward(z, t, coefficients):
@@ -95,36 +116,45 @@ def network_backward(dvalue, cache, mlp_backward=mlp_backward):
     return dinput[:, :n_columns], [grad for layer in grads for grad in layer]
 
 
-def increment_forward(z, dW, t, dt, sigma, drift, control):
-    """What a step from z, t adds: increment = f dt + σ (v dt + dW), energy = ½ |v|² dt, martingale = v·dW.
+def increment_forward(z, dW, t, dt, sigma, drift, control, potential=FREE, held=None):
+    """What a step from z, t adds: increment = f dt + σ (v dt + dW), energy = (½ |v|² + V) dt, martingale = u·dW.
 
-    z, dW (B, D), sigma a number or (D,), drift and control Fields -> (B, D), (B,), (B,), the last two in nats. With f = f(z, t)
-    and v = v(z, t),
+    z, dW (B, D), sigma a number or (D,), drift f, control v, potential V and held u Fields -> (B, D), (B,), (B,), the last two
+    in nats. Without `held`, u is v. Parameters of V and of `held` are given, not trained. With f = f(z, t) and so on,
         (INCREMENT-f)      df = dincrement dt
-        (INCREMENT-v)      dv = dincrement σ dt + denergy v dt + dmartingale dW
+        (INCREMENT-v)      dv = dincrement σ dt + denergy v dt
+        (INCREMENT-u)      du = dmartingale dW
+        (INCREMENT-V)      dV = denergy dt
         (INCREMENT-sigma)  dsigma = Σ_b dincrement (v dt + dW)
-        (INCREMENT-z)      dz = df ∂f/∂z + dv ∂v/∂z
+        (INCREMENT-z)      dz = df ∂f/∂z + dv ∂v/∂z + du ∂u/∂z + dV ∂V/∂z
     """
     f, f_cache = drift.forward(z, t, drift.parameters)  # (B, D)
     v, v_cache = control.forward(z, t, control.parameters)  # (B, D)
     moved = v * dt + dW
     increment = f * dt + sigma * moved
-    energy = 0.5 * dt * (v * v).sum(axis=1, dtype=accumulator(v))  # (B, D) -> (B,)
-    martingale = (v * dW).sum(axis=1, dtype=accumulator(v))  # (B, D) -> (B,)
-    return (increment, energy, martingale), (v, dW, dt, sigma, moved, drift, f_cache, control, v_cache)
+    V, V_cache = potential.forward(z, t, potential.parameters)  # (B,)
+    energy = 0.5 * dt * (v * v).sum(axis=1, dtype=accumulator(v)) + dt * V  # (B, D) -> (B,)
+    u, u_cache = (v, None) if held is None else held.forward(z, t, held.parameters)  # (B, D)
+    martingale = (u * dW).sum(axis=1, dtype=accumulator(u))  # (B, D) -> (B,)
+    fields = drift, f_cache, potential, V_cache, held, u_cache, control, v_cache
+    return (increment, energy, martingale), (v, dW, dt, sigma, moved, *fields)
 
 
 def increment_backward(dincrement, denergy, dmartingale, cache):
     """Backward of `increment_forward`: dincrement (B, D), denergy, dmartingale (B,) -> dz (B, D), dsigma like sigma, and the
     lists of the gradients of the drift's and the control's parameters."""
-    v, dW, dt, sigma, moved, drift, f_cache, control, v_cache = cache
+    v, dW, dt, sigma, moved, drift, f_cache, potential, V_cache, held, u_cache, control, v_cache = cache
+    dV = (denergy * dt).astype(dincrement.dtype)  # (INCREMENT-V)
     denergy, dmartingale = (d[:, None].astype(dincrement.dtype) for d in (denergy, dmartingale))  # (B,) -> (B, 1)
     df = dincrement * dt  # (INCREMENT-f)
-    dv = dincrement * (sigma * dt) + denergy * v * dt + dmartingale * dW  # (INCREMENT-v)
+    dv = dincrement * (sigma * dt) + denergy * v * dt  # (INCREMENT-v)
+    du = dmartingale * dW  # (INCREMENT-u)
     dsigma = summed_like(sigma, dincrement * moved)  # (INCREMENT-sigma) (B, D) -> () or (D,)
     dz_f, ddrift = drift.backward(df, f_cache)
-    dz_v, dcontrol = control.backward(dv, v_cache)
-    return dz_f + dz_v, dsigma, ddrift, dcontrol  # (INCREMENT-z)
+    dz_v, dcontrol = control.backward(dv + du if held is None else dv, v_cache)
+    dz_u = 0 if held is None else held.backward(du, u_cache)[0]
+    dz_V, _ = potential.backward(dV, V_cache)
+    return dz_f + dz_v + dz_u + dz_V, dsigma, ddrift, dcontrol  # (INCREMENT-z)
 
 
 def summed_like(sigma, values):
@@ -133,14 +163,14 @@ def summed_like(sigma, values):
     return columns.sum().reshape(np.shape(sigma)) if np.size(sigma) == 1 else columns
 
 
-def euler_step_forward(z, dW, t, dt, sigmas, drift, control):
+def euler_step_forward(z, dW, t, dt, sigmas, *fields):
     """Euler–Maruyama, weak order 1: z' = z + i(z, t), with the increment i. Kloeden & Platen 1992, section 10.2.
 
-    z, dW (B, D), sigmas: σ at t and at t + dt -> z' (B, D), energy and martingale (B,) of the step. The old state is a summand
-    of the new one, and what the increment is computed from:
+    z, dW (B, D), sigmas: σ at t and at t + dt; fields: drift, control, potential, held -> z' (B, D), energy and martingale (B,)
+    of the step. The old state is a summand of the new one, and what the increment is computed from:
         (EULER-z)  dz = dz' + [dz through i]
     """
-    (increment, energy, martingale), cache = increment_forward(z, dW, t, dt, sigmas[0], drift, control)
+    (increment, energy, martingale), cache = increment_forward(z, dW, t, dt, sigmas[0], *fields)
     return (z + increment, energy, martingale), cache
 
 
@@ -150,7 +180,7 @@ def euler_step_backward(dz, denergy, dmartingale, cache):
     return dz + through_i, (dsigma, 0 * dsigma), ddrift, dcontrol  # (EULER-z)
 
 
-def heun_step_forward(z, dW, t, dt, sigmas, drift, control):
+def heun_step_forward(z, dW, t, dt, sigmas, *fields):
     """Heun's scheme, weak order 2: z' = z + ½ (i(z, t) + i(z̃, t + dt)) with the Euler step z̃ = z + i(z, t) and the same dW.
 
     For noise that does not depend on the state this is Platen's scheme of weak order 2, Kloeden & Platen 1992, section 15.1.
@@ -160,8 +190,8 @@ def heun_step_forward(z, dW, t, dt, sigmas, drift, control):
         (HEUN-first)   d i(z) = ½ dz' + dz̃
         (HEUN-z)       dz = dz' + dz̃ + [d i(z) through i(z)]
     """
-    (first, energy_1, martingale), cache_1 = increment_forward(z, dW, t, dt, sigmas[0], drift, control)
-    (second, energy_2, _), cache_2 = increment_forward(z + first, dW, t + dt, dt, sigmas[1], drift, control)
+    (first, energy_1, martingale), cache_1 = increment_forward(z, dW, t, dt, sigmas[0], *fields)
+    (second, energy_2, _), cache_2 = increment_forward(z + first, dW, t + dt, dt, sigmas[1], *fields[:3])
     return (z + 0.5 * (first + second), 0.5 * (energy_1 + energy_2), martingale), (cache_1, cache_2)
 
 
@@ -186,9 +216,8 @@ class Steps(NamedTuple):
     eps: np.ndarray
     times: np.ndarray
     sigma: object
-    drift: Field
-    control: Field
     scheme: str
+    fields: tuple  # drift, control, potential, and held, which may be None
 
     def forward(self, k, z):
         """Step k from z: its results and its cache."""
@@ -196,15 +225,16 @@ class Steps(NamedTuple):
         sigmas = (self.sigma, self.sigma) if np.ndim(self.sigma) == 0 else self.sigma[k : k + 2]
         step_forward, _ = SCHEMES[self.scheme]
         dW = math.sqrt(dt) * self.eps[k]
-        return step_forward(z, dW, float(self.times[k]), dt, sigmas, self.drift, self.control)
+        return step_forward(z, dW, float(self.times[k]), dt, sigmas, *self.fields)
 
 
-def integrate_forward(z, eps, times, sigma, drift, control=ZERO, scheme="heun", keep=None, segment=None):
+def integrate_forward(z, eps, times, sigma, drift, control=ZERO, scheme="heun", keep=None, segment=None, potential=FREE,
+                      held=None):  # fmt: skip
     """A path of T steps from each row of z, with the states that are kept, and both integrals of log dQ/dP.
 
     z (B, D); eps (T, B, D) standard normal; times (T + 1,) ascending; sigma a number, or (T + 1, 1) or (T + 1, D), its values
-    at the times; drift, control Fields; scheme a key of SCHEMES; keep: the numbers of steps, ascending, after which the state
-    is kept, the last alone if None -> states (K, B, D), energy, martingale (B,) in nats.
+    at the times; drift, control, potential, held Fields as in `increment_forward`; scheme a key of SCHEMES; keep: the numbers
+    of steps, ascending, after which the state is kept, the last alone if None -> states (K, B, D), energy, martingale (B,).
 
     segment: how many steps lie between two checkpoints, √T if None. Only the states at checkpoints are remembered for backward,
     which computes one segment anew at a time: the memory of √T steps, for one forward pass more (Chen, Xu, Zhang & Guestrin
@@ -213,7 +243,7 @@ def integrate_forward(z, eps, times, sigma, drift, control=ZERO, scheme="heun", 
     n_steps = len(eps)
     keep = (n_steps,) if keep is None else tuple(keep)
     segment = math.isqrt(n_steps - 1) + 1 if segment is None else segment
-    steps = Steps(eps, times, sigma, drift, control, scheme)
+    steps = Steps(eps, times, sigma, scheme, (drift, control, potential, held))
     states, checkpoints, caches = [], [], []
     energy = martingale = np.zeros(len(z))
     for k in range(n_steps):

@@ -64,12 +64,7 @@ def fit(model, x_train=(), x_val=None, *, epochs=10, batch_size=128, optimizer=N
     val = validation_rows(model, x_val, binarize)
     state = TrainingState(optim.initial_state(optimizer, model.theta)) if resume is None else resume
     optim.check_state(optimizer, model.theta, state.optimizer)
-    if not train.arrays:
-        n_workers, batch_size = 1, 1
-    else:
-        n_samples = settings.get("n_samples", 1)
-        n_decoded = batch_size if callable(n_samples) else batch_size * n_samples
-        n_workers = workers_for(model.theta.size * n_decoded, is_together(model)) if workers is None else workers
+    n_workers, batch_size = how_shared(model, train, batch_size, workers, settings.get("n_samples", 1))
     n = len(train) if train.arrays else steps_per_epoch
     length = {"rows": n} if train.arrays else {"steps_per_epoch": n}
     state.keep(seed=seed, batch_size=batch_size, workers=n_workers, **length)
@@ -87,7 +82,7 @@ def fit(model, x_train=(), x_val=None, *, epochs=10, batch_size=128, optimizer=N
                 return state.history
             epoch.end(val)
             if progress:
-                line = epoch_line(state.history.rows[-1], epochs, getattr(model, "units", ""))
+                line = epoch_line(state.history.rows[-1], epochs, getattr(model, "units", ""), getattr(model, "decimals", 2))
                 tell(f"{line}  {rows / seconds:,.0f}{unit}/s")
             if on_epoch is not None:
                 on_epoch(state)
@@ -136,7 +131,7 @@ class Epoch:
             state.skipped_in_a_row = 0
             state.sums.add(terms, len(index))
         if not bar.disable:
-            bar.set_postfix_str(terms_line(terms._asdict()), refresh=False)
+            bar.set_postfix_str(terms_line(terms._asdict(), getattr(self.step.model, "decimals", 2)), refresh=False)
             bar.update(len(index))
 
     def end(self, val):
@@ -192,6 +187,19 @@ class Epoch:
         else:
             return
         warnings.warn(message, checks.NpvaeWarning, stacklevel=3)
+
+
+def how_shared(model, train, batch_size, workers, n_samples):
+    """The number of workers, and of rows in a step. Without data a step is one row, which workers share where the model has
+    persistent chains."""
+    chains = getattr(model, "chains", None)
+    if train.arrays:
+        n_rows = batch_size if callable(n_samples) else batch_size * n_samples
+    elif chains is None:
+        return 1, 1
+    else:
+        n_rows, batch_size = len(chains), 1
+    return workers_for(model.theta.size * n_rows, is_together(model)) if workers is None else workers, batch_size
 
 
 def skip(state, culprits, rows):

@@ -120,21 +120,21 @@ def plain(value):
     return value if value is None or isinstance(value, str | int) else repr(value)
 
 
-def epoch_line(row, epochs, units=""):
+def epoch_line(row, epochs, units="", decimals=2):
     """A row of the History in words: the loss of each part, behind it the other Terms that are not 0, and the steps that were
     skipped, if any."""
     parts = [f"epoch {row['epoch']:{len(str(epochs))}}/{epochs}"]
     for part in PARTS:
         terms = {name.removeprefix(f"{part}_"): value for name, value in row.items() if name.startswith(f"{part}_")}
         if terms["loss"] is not None:
-            parts.append(f"{part} {terms_line(terms)}")
+            parts.append(f"{part} {terms_line(terms, decimals)}")
     skipped = row["skipped"]
     told = f"  {skipped} step{'s' * (skipped != 1)} skipped" if skipped else ""
     return "  ".join(parts) + (f" {units}" if units else "") + told
 
 
-def terms_line(terms):
+def terms_line(terms, decimals=2):
     """Terms, a dict, in words: "loss 12.34 (nll 11.20, kl 1.14)"; a loss that is None, which was not finite, is "nan"."""
-    loss, *others = [f"{name} {math.nan if value is None else value:.2f}" for name, value in terms.items()
+    loss, *others = [f"{name} {math.nan if value is None else value:.{decimals}f}" for name, value in terms.items()
                      if name == "loss" or value]  # fmt: skip
     return f"{loss} ({', '.join(others)})" if others else loss

@@ -39,7 +39,7 @@ class Step:
     """The step of a training. The gradient of a batch comes as shares that add up, one per worker, each with noise, buffers and
     memory of its own; or in one call by all workers together, where the model offers that (`npvae.training.together`).
 
-    rows        of `npvae.data.rows`; without data a step is one shard
+    rows        of `npvae.data.rows`; without data a step is one shard, or cut as the model's persistent chains are
     settings    of the model's draw and forward: values, or callables of the step's number
     optimizer   one of `npvae.training.optim`, or an object with `step(theta, grad, state)`
     state       the optimiser's, changed in place; a fresh one if None
@@ -60,9 +60,10 @@ class Step:
         self.in_slices = workers.n > 1 and getattr(optimizer, "elementwise", False)
         self.max_gradient_norm, self.weight_decay = max_gradient_norm, weight_decay
         self.streams = [Stream(seed, STEP, number) for number in range(workers.n)]
-        most_rows = min(batch_size, len(rows))
-        self.x = np.empty((most_rows, rows.arrays[0].shape[1]), rows.dtype) if rows.arrays else None
         chains = getattr(model, "chains", None)
+        self.n_chains = 1 if chains is None else len(chains)
+        most_rows = min(batch_size, len(rows)) if rows.arrays else self.n_chains
+        self.x = np.empty((most_rows, rows.arrays[0].shape[1]), rows.dtype) if rows.arrays else None
         if chains is not None and len(chains) < workers.n:
             raise ValueError(
                 f"{workers.n} workers need at least as many chains, since each moves its own; the model has {len(chains)}"
@@ -116,8 +117,9 @@ class Step:
 
     def gradient_of_shares(self, index, number, settings):
         """As `gradient`, where each worker computes its own."""
-        parts = self.workers.parts(len(index)) if self.rows.arrays else [slice(0, len(index))]
-        weights = [(part.stop - part.start) / len(index) for part in parts]
+        n_rows = len(index) if self.rows.arrays else self.n_chains
+        parts = self.workers.parts(n_rows)
+        weights = [(part.stop - part.start) / n_rows for part in parts]
         if len(parts) > 1 and self.couples_rows(settings):
             shares = self.joined_shares(index, parts, number, settings, weights)
         else:

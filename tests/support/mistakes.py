@@ -24,6 +24,7 @@ from npvae.ops import (
     boltzmann,
     bounds,
     chains,
+    cusps,
     diffusion,
     energy,
     langevin,
@@ -32,14 +33,17 @@ from npvae.ops import (
     likelihood,
     mlp,
     noise_schedule,
+    pair_features,
     partition,
     pixel_mixture,
+    potentials,
     sde,
 )
 
 # Whatever holds ops by name; `ops` is the table that the models call.
 MODULES = (ops, layers, mlp, latent, likelihood, bounds, chains, diffusion, noise_schedule, pixel_mixture, sde, energy,
-           langevin, boltzmann, partition, vae, autoencoder, evaluate, objectives, latent_chain)  # fmt: skip
+           langevin, boltzmann, partition, potentials, cusps, pair_features, vae, autoencoder, evaluate, objectives,
+           latent_chain)  # fmt: skip
 TABLES = (layers.ACTIVATIONS, sde.SCHEMES)  # name -> forward, backward
 RAISES = "raises"  # an error in a check (mostly shapes that do not fit) gives a mistake away as well
 GRADIENT_COLUMNS = (*run.CHECKS, RAISES)

@@ -13,8 +13,10 @@ sys.path.append(str(Path(__file__).parents[2] / "examples"))
 
 import double_well
 import test_boltzmann
+import test_cusps
 import test_diffusion
 import test_diffusion_ops
+import test_drift
 import test_energy
 import test_energy_ops
 import test_evaluate
@@ -22,9 +24,12 @@ import test_hierarchical
 import test_langevin
 import test_latent
 import test_likelihood
+import test_pair_features
 import test_partition
 import test_path_posterior
 import test_pixel_mixture
+import test_potentials
+import test_quantum_systems
 import test_sde
 
 from npvae.ops import boltzmann, partition
@@ -153,6 +158,29 @@ def density_of_an_energy():
     test_energy.test_the_terms_are_what_they_are_called()
 
 
+def values_of_potentials():
+    test_potentials.test_values_that_are_known()
+    for name in ("harmonic", "gaussians"):
+        test_potentials.test_a_potential_equals_its_twin(name)
+
+
+def cusps_and_their_energy():
+    test_cusps.test_drifts_have_the_slopes_of_the_cusps_where_charges_meet(np.array([0.6, 0.0, 0.8]))
+    test_quantum_systems.test_the_local_energy_is_that_of_the_base("helium", {})
+
+
+def costs_of_the_best_drift():
+    test_drift.test_with_the_best_drift_every_path_costs_the_same_but_for_its_ends()
+
+
+def gradient_of_the_best_drift():
+    test_drift.test_at_the_best_drift_the_gradient_vanishes_where_the_martingale_is_held()
+
+
+def particles_that_are_exchanged():
+    test_pair_features.test_the_drift_equals_its_twin(2, 2, True)
+
+
 PROBABILITY_CHECKS = {
     "moments of samples": moments_of_samples,
     "KL by quadrature": KL_by_quadrature,
@@ -178,4 +206,9 @@ PROBABILITY_CHECKS = {
     "detailed balance": detailed_balance,
     "score of noisy data": score_of_noisy_data,
     "density of an energy": density_of_an_energy,
+    "values of potentials": values_of_potentials,
+    "cusps and their energy": cusps_and_their_energy,
+    "costs of the best drift": costs_of_the_best_drift,
+    "gradient of the best drift": gradient_of_the_best_drift,
+    "particles exchanged": particles_that_are_exchanged,
 }

@@ -55,11 +55,13 @@ from wrong_code import (  # noqa: E402  they register themselves
     caches,
     chains,
     diffusion,
+    drift,
     energy,
     latent,
     layers,
     likelihoods,
     paths,
     pixels,
+    potentials,
     vae,
 )

@@ -87,7 +87,7 @@ def noise_of_the_control_forgotten(dincrement, denergy, dmartingale, cache):
 @mistake("increment_backward", *PATH)
 def state_reaches_the_drift_alone(dincrement, denergy, dmartingale, cache):
     """dz = df ∂f/∂z: that v is a function of z is forgotten."""
-    _, _, dt, _, _, drift, f_cache, _, _ = cache
+    _, _, dt, _, _, drift, f_cache, *_ = cache
     _, *others = increment_backward(dincrement, denergy, dmartingale, cache)
     return drift.backward(dincrement * dt, f_cache)[0], *others
 
@@ -233,9 +233,9 @@ def noise_that_grows_with_the_step():
 def both_increments_at_the_time_of_the_first():
     """i(z̃, t) for i(z̃, t + dt): of first order where a field depends on time."""
 
-    def forward(z, dW, t, dt, sigmas, drift, control):
-        (first, energy_1, martingale), cache_1 = increment_forward(z, dW, t, dt, sigmas[0], drift, control)
-        (second, energy_2, _), cache_2 = increment_forward(z + first, dW, t, dt, sigmas[1], drift, control)
+    def forward(z, dW, t, dt, sigmas, *fields):
+        (first, energy_1, martingale), cache_1 = increment_forward(z, dW, t, dt, sigmas[0], *fields)
+        (second, energy_2, _), cache_2 = increment_forward(z + first, dW, t, dt, sigmas[1], *fields)
         return (z + 0.5 * (first + second), 0.5 * (energy_1 + energy_2), martingale), (cache_1, cache_2)
 
     return {"heun_step_forward": forward}
@@ -245,8 +245,8 @@ def both_increments_at_the_time_of_the_first():
 def martingale_of_both_ends():
     """v at the mean of both ends of a step, with its right gradient: Stratonovich's integral for Itô's, whose mean is not 0."""
 
-    def forward(z, dW, t, dt, sigmas, drift, control):
-        (after, energy, martingale), (cache_1, cache_2) = heun_step_forward(z, dW, t, dt, sigmas, drift, control)
+    def forward(z, dW, t, dt, sigmas, *fields):
+        (after, energy, martingale), (cache_1, cache_2) = heun_step_forward(z, dW, t, dt, sigmas, *fields)
         v, dW, *_ = cache_2
         return (after, energy, 0.5 * (martingale + (v * dW).sum(axis=1))), (cache_1, cache_2)
 
