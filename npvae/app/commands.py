@@ -106,11 +106,11 @@ class Run:
     def fit(self, rows, step_settings, state):
         """Train on (training rows, validation rows); returns the History. If interrupted, save and say how to continue."""
         from npvae.training.fit import fit
-        from npvae.training.optim import Adam
+        from npvae.training.optim import adam_for
 
         arguments, (train_rows, val_rows) = self.arguments, rows
         names = ("epochs", "batch_size", "max_gradient_norm", "weight_decay", "early_stopping", "seed", "workers")
-        optimizer = Adam(settings.learning_rate(arguments, len(train_rows)))
+        optimizer = adam_for(self.model, settings.learning_rate(arguments, len(train_rows)))
         with self.interruption:
             history = fit(self.model, train_rows, val_rows, optimizer=optimizer, on_epoch=self.save, on_step=self.on_step,
                           resume=state, **{name: arguments[name] for name in names}, **step_settings)  # fmt: skip

@@ -12,6 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where the test files are
 sys.path.append(str(Path(__file__).parents[2] / "examples"))
 
 import double_well
+import test_adversarial
+import test_adversarial_ops
 import test_boltzmann
 import test_diffusion
 import test_diffusion_ops
@@ -153,6 +155,17 @@ def density_of_an_energy():
     test_energy.test_the_terms_are_what_they_are_called()
 
 
+def best_critic():
+    test_adversarial_ops.test_the_best_critic_is_the_log_ratio_of_the_densities()
+    test_adversarial_ops.test_its_loss_is_log_4_minus_twice_the_Jensen_Shannon_divergence()
+    test_adversarial_ops.test_the_minimax_game_has_zero_sum()
+
+
+def slope_of_a_critic():
+    test_adversarial_ops.test_a_linear_critic_of_slope_1_pays_nothing()
+    test_adversarial.test_the_penalised_critic_finds_the_distance_of_a_shift()
+
+
 PROBABILITY_CHECKS = {
     "moments of samples": moments_of_samples,
     "KL by quadrature": KL_by_quadrature,
@@ -178,4 +191,6 @@ PROBABILITY_CHECKS = {
     "detailed balance": detailed_balance,
     "score of noisy data": score_of_noisy_data,
     "density of an energy": density_of_an_energy,
+    "best critic": best_critic,
+    "slope of a critic": slope_of_a_critic,
 }
