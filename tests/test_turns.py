@@ -1,5 +1,7 @@
 """Players who take turns: whose step it is, what it moves, what is saved, and that steps that are left out lose no turn."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -56,17 +58,19 @@ def test_a_step_moves_the_part_of_one_player():
 
 
 def test_each_player_has_moments_and_a_rate_of_its_own():
-    """The same as two optimisers apart, with schedules of the player's own steps."""
+    """The same as two optimisers apart; a schedule counts all steps."""
     rate = npvae.schedules.StepDecay(0.1, 2, 0.5)
     optimizer, theta = two(npvae.Adam(rate), npvae.Momentum(0.3)), np.arange(5.0)
     state, grads = optim.initial_state(optimizer, theta), np.random.default_rng(0).standard_normal((9, 5))
     for grad in grads:
         optimizer.step(theta, grad, state)
     for name, alone in optimizer.optimizers.items():
-        part, own = np.arange(5.0)[PARTS[name]], None
+        part = np.arange(5.0)[PARTS[name]]
         own = optim.initial_state(alone, part)
-        for grad in (grad for step, grad in enumerate(grads) if optimizer.turns(step) == name):
-            alone.step(part, grad[PARTS[name]], own)
+        for step, grad in enumerate(grads):
+            if optimizer.turns(step) == name:
+                now = dataclasses.replace(alone, learning_rate=rate(step) if name == "critic" else 0.3)
+                now.step(part, grad[PARTS[name]], own)
         np.testing.assert_array_equal(theta[PARTS[name]], part)
         for key, value in own.items():
             np.testing.assert_array_equal(state[f"{name}.{key}"], value)

@@ -74,7 +74,7 @@ assert np.isclose(minimax(0.7, -0.4)[1], complex_step_grad(lambda p: critic_loss
 #
 # ## A penalty on the slope
 #
-# The critic's loss gets ½ γ f'(0)² = ½ γ ψ² (ibid., section 4.1): a critic that has nothing to say shall be flat. Now dψ has
+# The critic's loss gets ½ γ f'(0)² = ½ γ ψ² (ibid.): a critic that has nothing to say shall be flat. Now dψ has
 # the term γ ψ, a friction. The matrix of the flow is ((0, ½), (−½, −γ)), with determinant ¼ and trace −γ, so that both
 # eigenvalues λ have negative real parts. A step multiplies by |1 + ηλ| = √(1 − ηγ + η²/4) where they are complex (γ < 1).
 #
@@ -82,7 +82,7 @@ assert np.isclose(minimax(0.7, -0.4)[1], complex_step_grad(lambda p: critic_loss
 #
 # The penalty λ (‖∂f/∂x‖ − 1)² of Gulrajani et al. 2017 is made for the Wasserstein form, b − a for the critic and −b for the
 # generator. Here it is λ (|ψ| − 1)². Where samples are data the critic shall have a slope all the same, and the slope moves the
-# generator on. It does not come to rest (ibid., section 3.2).
+# generator on. It does not come to rest (ibid.).
 
 
 # %%

@@ -87,7 +87,7 @@ class GAN:
         Option("objective", "wasserstein_penalty", "wasserstein_penalty: with a penalty on the critic's slope; wasserstein: "
                "with clipped weights; non_saturating; minimax", options.one_of(*OBJECTIVES), use="training", metavar="O",
                choices=OBJECTIVES),
-        Option("penalty", 1.0, "λ of the penalty λ (‖∂f/∂x‖ − 1)², of the objective wasserstein_penalty", options.not_negative,
+        Option("penalty", 0.1, "λ of the penalty λ (‖∂f/∂x‖ − 1)², of the objective wasserstein_penalty", options.not_negative,
                use="training", metavar="P"),
     )  # fmt: skip
 
@@ -113,7 +113,7 @@ class GAN:
 
     # ---------------------------------------------------------------------------------------------- forward, backward
 
-    def forward(self, x, noise, player="critic", objective="wasserstein_penalty", penalty=1.0, check=True):
+    def forward(self, x, noise, player="critic", objective="wasserstein_penalty", penalty=0.1, check=True):
         """Loss of a player on a batch x (B, D) -> Terms and the cache for `backward`.
 
         noise is what `draw` gives: (samples (B, D), u (B,)) for the critic, z (B, L) for the generator, whose step uses x for
@@ -213,7 +213,7 @@ class GAN:
         return self.ops.mlp_forward(*self.check(x), self.critic_layers)[0][:, 0]
 
     @staticmethod
-    def check_settings(player="critic", objective="wasserstein_penalty", penalty=1.0):
+    def check_settings(player="critic", objective="wasserstein_penalty", penalty=0.1):
         """ValueError for settings that cannot be."""
         checks.choice("player", player, PLAYERS)
         checks.choice("objective", objective, OBJECTIVES)

@@ -32,7 +32,7 @@ def distance(x, y):
 def coverage(x, samples, n_neighbours=NEIGHBOURS):
     """The share of the data x (n, D) that have one of the samples (m, D) nearer than their k-th neighbour among the data.
 
-    Naeem et al. 2020, equation 9. Of samples of the data's own density it is 1 − 2^−k for large n = m, and less where modes are
+    Naeem et al. 2020. Of samples of the data's own density it is 1 − 2^−k for large n = m, and less where modes are
     left out.
     """
     from scipy.spatial import cKDTree

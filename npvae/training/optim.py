@@ -170,8 +170,9 @@ def on_backend(optimizer, model):
 
 
 def next_step(optimizer, state):
-    """Advance the step count to t = 1, 2, ... and return it with the learning rate of this step."""
-    learning_rate = at_step(optimizer.learning_rate, state["t"])
+    """Advance the step count to t = 1, 2, ... and return it with the learning rate of this step, which is that of the step of
+    training state["step"] where others take steps between."""
+    learning_rate = at_step(optimizer.learning_rate, state.get("step", state["t"]))
     state["t"] += 1
     return state["t"], learning_rate
 

@@ -32,7 +32,8 @@ class InTurn:
                  Chintala & Bottou 2017, algorithm 1)
 
     Its state holds the steps done in all, "t", and that of each player's optimiser under names such as "critic.m", whose t
-    counts the player's own steps: learning rates that are schedules are functions of those. ValueError for what cannot be.
+    counts the player's own steps. Learning rates that are schedules are functions of all steps, as `fit` counts them.
+    ValueError for what cannot be.
     """
 
     turns: Callable
@@ -53,11 +54,11 @@ class InTurn:
         """The step of the player whose turn it is: theta, grad (P,); theta and state are changed in place."""
         name = self.turn(state)
         part = theta[self.parts[name]]
-        own = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
+        own = {**own_state(name, state), "step": state["t"]}  # what schedules are functions of
         self.optimizers[name].step(part, grad[self.parts[name]], own)
         if name in self.limits:
             np.clip(part, -self.limits[name], self.limits[name], out=part)
-        state |= {f"{name}.{key}": value for key, value in own.items()}
+        state |= {f"{name}.{key}": value for key, value in own.items() if key != "step"}
         state["t"] += 1
 
     def turn(self, state):
@@ -92,10 +93,15 @@ class InTurn:
     def check_state(self, theta, state):
         """ValueError unless `state` is one of these optimisers for parameters like theta."""
         for name, optimizer in self.optimizers.items():
-            own = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
+            own = own_state(name, state)
             if not own:
                 raise ValueError(f"the state holds nothing of the optimizer of {name}; got {', '.join(sorted(state))}")
             optim.check_state(optimizer, theta[self.parts[name]], own)
+
+
+def own_state(name, state):
+    """What the optimiser of a player has in the state."""
+    return {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
 
 
 def in_turn(players, optimizer):

@@ -12,7 +12,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where the test files are
 sys.path.append(str(Path(__file__).parents[2] / "examples"))
 
 import double_well
-import test_adversarial
 import test_adversarial_ops
 import test_boltzmann
 import test_diffusion
@@ -163,7 +162,6 @@ def best_critic():
 
 def slope_of_a_critic():
     test_adversarial_ops.test_a_linear_critic_of_slope_1_pays_nothing()
-    test_adversarial.test_the_penalised_critic_finds_the_distance_of_a_shift()
 
 
 PROBABILITY_CHECKS = {
