@@ -78,8 +78,8 @@ CALM = falling(1e-3, 0.5, 0.9)
 
 
 def adversarial(objective, n_critic=1, optimizer=CALM):
-    """A GAN whose generator takes 2000 steps, with n_critic times as many of the critic."""
-    epochs = 10 * (1 + n_critic)  # of 200 steps each
+    """A GAN whose generator takes 4000 steps, with n_critic times as many of the critic."""
+    epochs = 20 * (1 + n_critic)  # of 200 steps each
     return Family(lambda: GAN(2, n_critic=n_critic), epochs, 250, optimizer, {"objective": objective}, log_likelihood=None)
 
 

@@ -50,7 +50,8 @@ def test_measures_tell_of_samples_and_of_the_floor():
     assert found["transport_distance"] == pytest.approx(6, abs=0.3)
     assert found["transport_distance_of_data"] < 0.5
     assert found["coverage"] < 0.1 < 0.9 < found["coverage_of_data"]
-    assert transport.measures(x[:8], samples[:8]) == []
+    for n, names in [(1, ["transport_distance"]), (8, ["transport_distance", "transport_distance_of_data"])]:
+        assert [measure.name for measure in transport.measures(x[:n], samples[:n])] == names
 
 
 def test_sets_that_do_not_fit_are_refused():

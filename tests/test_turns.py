@@ -76,6 +76,16 @@ def test_each_player_has_moments_and_a_rate_of_its_own():
             np.testing.assert_array_equal(state[f"{name}.{key}"], value)
 
 
+def test_an_optimizer_of_one_s_own_keeps_what_it_puts_into_its_state():
+    optimizer, theta = two(Halving()), np.full(5, 8.0)
+    state = optim.initial_state(optimizer, theta)
+    for grad in np.arange(15.0).reshape(3, 5):
+        optimizer.step(theta, grad, state)
+    assert theta[3:].tolist() == [2, 2]
+    assert state["critic.seen"].tolist() == [3 + 8, 4 + 9]
+    assert set(state) == {"t", "critic.t", "critic.seen", "generator.t"}
+
+
 def test_limits_clip_the_part_after_its_step():
     optimizer, theta = two(limits={"critic": 0.25}), np.zeros(5)
     state = optim.initial_state(optimizer, theta)
@@ -174,6 +184,8 @@ def test_what_cannot_be_is_refused():
                         ({"weight_decay": 0.1}, "weight_decay needs an optimizer with a learning_rate")]:  # fmt: skip
         with pytest.raises(ValueError, match=says):
             npvae.fit(model, x, epochs=1, progress=False, **wrong)
+    with pytest.raises(ValueError, match="L-BFGS minimises one function, and the players of a game have several"):
+        npvae.fit_lbfgs(model, x, progress=False)
     with pytest.raises(ValueError, match="turns must be a callable"):
         InTurn("critic", {}, {})
     with pytest.raises(ValueError, match="limit of critic must be"):

@@ -52,16 +52,19 @@ def checked_pair(x, y):
 
 
 def measures(x, samples, seed=0):
-    """Of rows x (n, D) and samples (n, D): their distance, that of two halves of the rows, and coverage, as Measures."""
-    n = min(MOST_ROWS, len(x) // 2)
-    if n <= NEIGHBOURS:
-        return []
-    rows = np.random.default_rng([seed, 1]).permutation(len(x))
+    """Of rows x (n, D) and samples (n, D): their distance, that of two halves of the rows, and coverage, as Measures; of few
+    rows what they allow."""
+    n = min(MOST_ROWS, max(1, len(x) // 2))
+    rows, units = np.random.default_rng([seed, 1]).permutation(len(x)), "units of the data"
     one, other = x[rows[:n]], x[rows[n : 2 * n]]
-    about = f"exact, of {n} rows and as many samples"
-    return [
-        Measure("transport_distance", distance(one, samples[:n]), "units of the data", f"Wasserstein-1, {about}"),
-        Measure("transport_distance_of_data", distance(one, other), "units of the data", "of two sets of rows: the floor"),
-        Measure("coverage", coverage(one, samples[:n]), "", "share of the rows with a sample among their 5 nearest neighbours"),
-        Measure("coverage_of_data", coverage(one, other), "", "the same with other rows for samples"),
-    ]
+    about = f"Wasserstein-1, exact, of {n} rows and as many samples"
+    found = [Measure("transport_distance", distance(one, samples[:n]), units, about)]
+    if len(other) == n:
+        found.append(Measure("transport_distance_of_data", distance(one, other), units, "of two sets of rows: the floor"))
+    if len(other) > NEIGHBOURS:
+        about = f"share of the rows with a sample among their {NEIGHBOURS} nearest neighbours"
+        found += [
+            Measure("coverage", coverage(one, samples[:n]), "", about),
+            Measure("coverage_of_data", coverage(one, other), "", "the same with other rows for samples"),
+        ]
+    return found
