@@ -39,6 +39,7 @@ stand here, then models/vae.py.
         together     the step of workers that compute one gradient together, and update theta in it
         bad_rows     rows that spoil a loss, found and named
         optim        optimisers over one flat parameter vector
+        turns        players who take turns, each with an optimiser and a part of theta of its own
         schedules    learning rates and settings that change with the step
         state        where a run stands, and the line that tells of an epoch
         checkpoint   a run in files
@@ -60,6 +61,8 @@ stand here, then models/vae.py.
         reverse_process  draws and densities of a trained diffusion
         energy       an energy-based model, trained by Langevin samples or by score matching
         energy_density  its samples, its partition function, its log p(x)
+        adversarial  a generator of samples and a critic, trained in turn
+        transport    how far samples are from data: optimal transport, coverage
         likelihoods  p(x|z) by name: its ops, its mean, its samples
         conditions   conditions as arrays, checked
         latent_variable  what models with a Gaussian latent variable share
@@ -139,6 +142,7 @@ stand here, then models/vae.py.
         diffusion    noise added step by step and predicted: the terms of its ELBO, the steps back
         langevin     Langevin steps, and the Metropolis test that makes them exact
         energy       an energy and its score, score matching, the two phases of contrastive divergence
+        adversarial  what critic and generator minimise, and the penalty on the critic's slope
         noise_schedule  how much noise stands at which time, and how a network is told the time
         pixel_mixture  the noise in a grey level by Bayes' rule, from a prior of each pixel
         uniforms     uniform random numbers of many chains at once

@@ -16,7 +16,7 @@ import pytest
 TESTS = Path(__file__).parent
 OPS = TESTS.parent / "npvae" / "ops"
 LABELLED_FILES = ["layers.py", "latent.py", "likelihood.py", "bounds.py", "coupling.py", "full_posterior.py", "gaussian_kl.py",
-                  "gaussian_likelihoods.py", "discrete.py", "sde.py", "diffusion.py", "energy.py",
+                  "gaussian_likelihoods.py", "discrete.py", "sde.py", "diffusion.py", "energy.py", "adversarial.py",
                   "noise_schedule.py", "pixel_mixture.py", "boltzmann.py", "potentials.py", "cusps.py",
                   "pair_features.py"]  # fmt: skip
 

@@ -110,11 +110,11 @@ class Run:
         """Train on (training rows, validation rows), n_rows, or steps, an epoch; returns the History. If interrupted, save and
         say how to continue."""
         from npvae.training.fit import fit
-        from npvae.training.optim import Adam
+        from npvae.training.optim import adam_for
 
         arguments, train_rows, val_rows = self.arguments, rows[0], rows[1] if rows[1].arrays else None
         names = ("epochs", "batch_size", "max_gradient_norm", "weight_decay", "early_stopping", "seed", "workers")
-        optimizer = Adam(settings.learning_rate(arguments, n_rows))
+        optimizer = adam_for(self.model, settings.learning_rate(arguments, n_rows))
         with self.interruption:
             history = fit(self.model, train_rows, val_rows, optimizer=optimizer, on_epoch=self.save, on_step=self.on_step,
                           resume=state, steps_per_epoch=n_rows, **{n: arguments[n] for n in names}, **step_settings)

@@ -12,7 +12,7 @@ from npvae import models
 from npvae.checking.distributions import discrete_pairs, full_latent_and_variance_pairs, gaussian_pairs
 from npvae.checking.pair import LOGITS, Pair
 from npvae.models.backend import BACKENDS, load_ops
-from npvae.ops import boltzmann, bounds, coupling, discrete, energy, joining, latent, layers, likelihood
+from npvae.ops import adversarial, boltzmann, bounds, coupling, discrete, energy, joining, latent, layers, likelihood
 from npvae.training.optim import Adam, initial_state
 
 ACTIVATIONS = tuple(name for name in layers.ACTIVATIONS if name != "identity")
@@ -103,7 +103,7 @@ def op_pairs():
         Pair("join, 3 samples", joining.join_forward, joining.join_backward, (normal((6, 3)), normal((2, 4))), ("a",)),
     ]
     pairs += bound_pairs() + coupling_pairs() + boltzmann_pairs("", boltzmann) + energy_pairs() + nll_pairs("", likelihood)
-    return pairs + gaussian_pairs() + discrete_pairs("", discrete)
+    return pairs + adversarial_pairs() + gaussian_pairs() + discrete_pairs("", discrete)
 
 
 def bound_pairs():
@@ -183,6 +183,22 @@ def energy_pairs():
         Pair("score matching", *matching, (normal((4, 3)), normal((4, 3)), 0.3), ("score",)),
         Pair("contrastive", *contrastive, (normal(4), normal(4), 0.2), ("energy_of_data", "energy_of_samples")),
     ]
+
+
+def adversarial_pairs():
+    """The losses of critic and generator, generic and where the critic is sure or wrong, and the penalty on its slope."""
+    normal, pairs = np.random.default_rng(12).standard_normal, []
+    sure = np.array([-100.0, -40.0, 0.0, 40.0, 100.0])
+    for name, objective in [("logistic", "minimax"), ("Wasserstein", "wasserstein")]:
+        critic, wrt = adversarial.CRITICS[objective], ("of_data", "of_samples")
+        pairs.append(Pair(f"{name} critic", *critic, (normal(5), normal(5)), wrt))
+        pairs.append(Pair(f"{name} critic, sure or wrong", *critic, (sure, sure[[3, 1, 0, 4, 2]]), wrt, True))
+    for name, objective in [("minimax", "minimax"), ("non-saturating", "non_saturating"), ("Wasserstein", "wasserstein")]:
+        generator = adversarial.GENERATORS[objective]
+        pairs.append(Pair(f"{name} generator", *generator, (normal(5),), ("of_samples",)))
+        pairs.append(Pair(f"{name} generator, sure or wrong", *generator, (sure,), ("of_samples",), True))
+    penalty = adversarial.slope_penalty_forward, adversarial.slope_penalty_backward
+    return [*pairs, Pair("slope penalty", *penalty, (normal((4, 3)), 0.7), ("score",))]
 
 
 def score_pairs(prefix, ops):

@@ -1,5 +1,6 @@
 """The models: one file each, on the same ops. A new model is its file and its import line here."""
 
+from npvae.models.adversarial import GAN
 from npvae.models.autoencoder import Autoencoder
 from npvae.models.boltzmann import BoltzmannMachine
 from npvae.models.cvae import ConditionalVAE

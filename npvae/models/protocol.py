@@ -49,6 +49,14 @@ class Example(NamedTuple):
     settings: dict
 
 
+class Player(NamedTuple):
+    """One of several networks that are trained in turn, each by a loss of its own."""
+
+    part: slice  # of theta
+    n_steps: int  # one after the other, before the next player's
+    limit: float | None = None  # largest size that an entry of the part may have after its step: weight clipping
+
+
 class Measure(NamedTuple):
     """One number that `npvae evaluate` prints, or several."""
 
@@ -86,6 +94,10 @@ class Measure(NamedTuple):
 #                              keyword (validation, checks) draw moves no buffer: its chains start at the data, or at copies.
 #                              A step without data is cut among the workers as the chains are
 #   takes_data                 False where a batch is (): the constructor takes no n_features, `npvae train` loads no data
+#   players(**settings)        of a game: name -> Player, in the order of their turns. Each step has the setting `player`, the
+#                              name of the one whose loss forward gives and whose part the step moves; the gradient is that of
+#                              this loss with respect to all of theta
+#   adam                       dict: hyperparameters of Adam that training takes where nobody gives an optimiser
 #   check_settings(**settings) ValueError for settings that cannot be
 #   validation_settings(**settings)   the settings that validation rows are measured with
 #   examples(backend)          classmethod, yields Examples in every regime: `npvae.checking` puts them before its checks

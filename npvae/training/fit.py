@@ -16,7 +16,7 @@ from npvae.core.randomness import PERMUTATION, generator
 from npvae.core.workers import Workers, workers_for
 from npvae.data.rows import Rows
 from npvae.models.backend import compilation_announced
-from npvae.training import bad_rows, optim
+from npvae.training import bad_rows, optim, turns
 from npvae.training.state import Best, TrainingState, epoch_line, history_row, plain, terms_line
 from npvae.training.step import Step, validate, validation_settings
 from npvae.training.together import is_together
@@ -35,7 +35,8 @@ def fit(model, x_train=(), x_val=None, *, epochs=10, batch_size=128, optimizer=N
     epochs           passes over x_train, each with every row exactly once
     batch_size       rows per step; the last batch of an epoch may be smaller
     optimizer        Adam(1e-3) if None; its learning rate is a number or a callable of the step (`npvae.schedules`); or any
-                     object with `step(theta, grad, state)`
+                     object with `step(theta, grad, state)`. Of a model whose players take turns each has one of its own, see
+                     `npvae.training.turns`
     max_gradient_norm   a longer gradient is shortened to this norm (Pascanu et al. 2013)
     weight_decay     every step multiplies the weights W by 1 − learning rate · weight_decay (Loshchilov & Hutter 2019)
     early_stopping   stop after so many epochs without a lower validation loss, and end with the weights of the best epoch;
@@ -57,7 +58,8 @@ def fit(model, x_train=(), x_val=None, *, epochs=10, batch_size=128, optimizer=N
     rows of the last epoch that cause it. After three in a row FloatingPointError says which tensor went wrong. Where the
     validation loss is not finite, a warning names rows that cause it. ValueError for arguments that cannot be used.
     """
-    optimizer = optim.Adam() if optimizer is None else optimizer
+    optimizer = optim.adam_for(model) if optimizer is None else optimizer
+    optimizer, settings = turns.arranged(model, optimizer, settings)
     check_training(model, optimizer, epochs, batch_size, seed, steps_per_epoch, workers, settings)
     check_regularisation(max_gradient_norm, weight_decay, early_stopping, x_val)
     train = Rows.of(model, x_train, "x_train", binarize)

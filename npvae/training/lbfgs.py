@@ -31,7 +31,7 @@ def fit_lbfgs(model, x_train=(), x_val=None, *, iterations=200, binarize=True, s
     import scipy.optimize  # noqa: F401  (its BLAS has to be there before BLAS is held to one thread)
 
     checks.integer("iterations", iterations, 1)
-    check_values(settings)
+    check_one_function(model, settings)
     check_training(model, SGD(), 0, 1, seed, 1, None, settings)
     train = Rows.of(model, x_train, "x_train", binarize)
     val = validation_rows(model, x_val, binarize)
@@ -71,8 +71,10 @@ def fit_lbfgs(model, x_train=(), x_val=None, *, iterations=200, binarize=True, s
     return state.history
 
 
-def check_values(settings):
-    """ValueError for a setting that is a schedule."""
+def check_one_function(model, settings):
+    """ValueError for players, each with a loss of its own, and for a setting that is a schedule."""
+    if hasattr(model, "players"):
+        raise ValueError("L-BFGS minimises one function, and the players of a game have several: train them by npvae.fit")
     for name, value in settings.items():
         if callable(value):
             raise ValueError(f"{name} must be a value, since L-BFGS minimises one function; got the schedule {value!r}")

@@ -14,7 +14,8 @@ that of `npvae.ops` ("numpy") or of `npvae.kernels` ("numba").
 An optimiser of your own is any object with `step(theta, grad, state)`, grad (P,), which may keep arrays and numbers (Python's
 finite ones, or NumPy's) in the dict `state`. `elementwise = True` says that it may be called on slices of the parameters at
 once, one by each worker; then the arrays of its state are (P,) too. Weight decay reads its `learning_rate`, a number, or a
-callable of state["t"], which your `step` advances.
+callable of state["t"], which your `step` advances. What else an optimiser may offer, `npvae.training.turns` uses, an optimiser
+made of others.
 """
 
 import numbers
@@ -126,15 +127,24 @@ class Adam:
 OPTIMIZERS = (SGD, Momentum, AdaGrad, RMSProp, Adam)
 
 
+def adam_for(model, learning_rate=1e-3):
+    """Adam with the hyperparameters that a model prefers, its attribute `adam`, where it has one."""
+    return Adam(learning_rate, **getattr(model, "adam", {}))
+
+
 def initial_state(optimizer, theta):
     """The state before the first step: the step count "t" and a zero array like theta for each of the optimiser's slots (an
     optimiser of your own need have none)."""
+    if hasattr(optimizer, "initial_state"):
+        return optimizer.initial_state(theta)
     slots = getattr(optimizer, "slots", ())
     return {"t": 0, **{slot: zeros(theta.shape, theta.dtype, place) for place, slot in enumerate(slots, 1)}}
 
 
 def check_state(optimizer, theta, state):
     """Raise ValueError unless `state` is one of this optimiser for parameters like theta (of an optimiser of your own, any)."""
+    if hasattr(optimizer, "check_state"):
+        optimizer.check_state(theta, state)
     if not isinstance(optimizer, OPTIMIZERS):
         return
     wanted, got = (", ".join(sorted(names)) for names in ({"t", *optimizer.slots}, state))
@@ -150,6 +160,8 @@ def on_backend(optimizer, model):
     """One of our optimisers with the updates of the model's back end; others as they are. ValueError for what has no step."""
     if isinstance(optimizer, OPTIMIZERS):
         return replace(optimizer, backend=getattr(model, "backend", "numpy"))
+    if hasattr(optimizer, "on_backend"):
+        return optimizer.on_backend(model)
     if not callable(getattr(optimizer, "step", None)) or isinstance(optimizer, type):
         names = ", ".join(kind.__name__ for kind in OPTIMIZERS)
         raise ValueError(f"optimizer must be one of {names}, such as npvae.Adam(1e-3), or an object with a method "
@@ -158,8 +170,9 @@ def on_backend(optimizer, model):
 
 
 def next_step(optimizer, state):
-    """Advance the step count to t = 1, 2, ... and return it with the learning rate of this step."""
-    learning_rate = at_step(optimizer.learning_rate, state["t"])
+    """Advance the step count to t = 1, 2, ... and return it with the learning rate of this step, which is that of the step of
+    training state["step"] where others take steps between."""
+    learning_rate = at_step(optimizer.learning_rate, state.get("step", state["t"]))
     state["t"] += 1
     return state["t"], learning_rate
 

@@ -108,6 +108,24 @@ class BurdaStages:
         return self.start * 10 ** (-self.stage(step) / 7)
 
 
+@dataclass(frozen=True)
+class Turns:
+    """Whose step it is, of players who take turns: {"critic": 5, "generator": 1} gives "critic" five times, "generator" once,
+    and begins again. `npvae.training.turns`."""
+
+    steps: dict  # name -> steps of each round, in the order in which they are taken
+
+    def __post_init__(self):
+        for name, n_steps in self.steps.items():
+            checks.integer(f"steps of {name}", n_steps, 1)
+        if not self.steps:
+            raise ValueError("steps must name a player; got none")
+
+    def __call__(self, step):
+        names = [name for name, n_steps in self.steps.items() for _ in range(n_steps)]
+        return names[step % len(names)]
+
+
 def _check(schedule, n_steps, values):
     """The number of steps must be a positive integer, the values numbers of at least 0."""
     checks.integer(n_steps, getattr(schedule, n_steps), 1)

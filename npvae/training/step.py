@@ -94,10 +94,13 @@ class Step:
         """Step `number` on the rows `index`: Terms of the batch, and the names of what was not finite; then nothing changes."""
         settings = self.settings_at(number)
         if self.is_together(settings):
-            return self.together(index, number, settings)
-        terms, grad, culprits = self.gradient_of_shares(index, number, settings)
-        if not culprits:
-            self.update(grad)
+            terms, culprits = self.together(index, number, settings)
+        else:
+            terms, grad, culprits = self.gradient_of_shares(index, number, settings)
+            if not culprits:
+                self.update(grad)
+        if culprits and hasattr(self.optimizer, "skip"):
+            self.optimizer.skip(self.state)
         return terms, culprits
 
     def settings_at(self, number):
@@ -210,6 +213,8 @@ class Step:
     def update(self, grad):
         """The optimiser's step with a gradient in shares (shards, P): clipped before, with the weights decayed."""
         model, optimizer, state = self.model, self.optimizer, self.state
+        if hasattr(optimizer, "select"):
+            optimizer.select(grad, state)
         if self.max_gradient_norm is not None:
             optim.clip_gradient_norm(grad, self.max_gradient_norm)
         if self.weight_decay:

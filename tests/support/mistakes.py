@@ -21,6 +21,7 @@ from npvae.checking import cases, gradcheck, run
 from npvae.checking.gradcheck import Report
 from npvae.models import autoencoder, evaluate, latent_chain, objectives, vae
 from npvae.ops import (
+    adversarial,
     boltzmann,
     bounds,
     chains,
@@ -42,9 +43,9 @@ from npvae.ops import (
 
 # Whatever holds ops by name; `ops` is the table that the models call.
 MODULES = (ops, layers, mlp, latent, likelihood, bounds, chains, diffusion, noise_schedule, pixel_mixture, sde, energy,
-           langevin, boltzmann, partition, potentials, cusps, pair_features, vae, autoencoder, evaluate, objectives,
-           latent_chain)  # fmt: skip
-TABLES = (layers.ACTIVATIONS, sde.SCHEMES)  # name -> forward, backward
+           langevin, adversarial, boltzmann, partition, potentials, cusps, pair_features, vae, autoencoder, evaluate,
+           objectives, latent_chain)  # fmt: skip
+TABLES = (layers.ACTIVATIONS, sde.SCHEMES, adversarial.CRITICS, adversarial.GENERATORS)  # name -> forward, backward
 RAISES = "raises"  # an error in a check (mostly shapes that do not fit) gives a mistake away as well
 GRADIENT_COLUMNS = (*run.CHECKS, RAISES)
 SLOW = {"complex step": ("check_pair", "directional_check"), "finite differences": ("fd_check",), "Taylor": ("taylor_test",)}

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where the test files are
 sys.path.append(str(Path(__file__).parents[2] / "examples"))
 
 import double_well
+import test_adversarial_ops
 import test_boltzmann
 import test_cusps
 import test_diffusion
@@ -179,6 +180,14 @@ def gradient_of_the_best_drift():
 
 def particles_that_are_exchanged():
     test_pair_features.test_the_drift_equals_its_twin(2, 2, True)
+def best_critic():
+    test_adversarial_ops.test_the_best_critic_is_the_log_ratio_of_the_densities()
+    test_adversarial_ops.test_its_loss_is_log_4_minus_twice_the_Jensen_Shannon_divergence()
+    test_adversarial_ops.test_the_minimax_game_has_zero_sum()
+
+
+def slope_of_a_critic():
+    test_adversarial_ops.test_a_linear_critic_of_slope_1_pays_nothing()
 
 
 PROBABILITY_CHECKS = {
@@ -211,4 +220,6 @@ PROBABILITY_CHECKS = {
     "costs of the best drift": costs_of_the_best_drift,
     "gradient of the best drift": gradient_of_the_best_drift,
     "particles exchanged": particles_that_are_exchanged,
+    "best critic": best_critic,
+    "slope of a critic": slope_of_a_critic,
 }

@@ -51,6 +51,7 @@ def pair(op, forward, backward):
 
 
 from wrong_code import (  # noqa: E402  they register themselves
+    adversarial,
     boltzmann,
     caches,
     chains,
