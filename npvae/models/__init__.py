@@ -2,6 +2,7 @@
 
 from npvae.models.autoencoder import Autoencoder
 from npvae.models.boltzmann import BoltzmannMachine
+from npvae.models.conv_vae import ConvolutionalVAE
 from npvae.models.cvae import ConditionalVAE
 from npvae.models.diffusion import Diffusion
 from npvae.models.energy import EnergyModel

@@ -24,6 +24,7 @@ from npvae.ops import (
     boltzmann,
     bounds,
     chains,
+    convolution,
     diffusion,
     energy,
     langevin,
@@ -38,8 +39,8 @@ from npvae.ops import (
 )
 
 # Whatever holds ops by name; `ops` is the table that the models call.
-MODULES = (ops, layers, mlp, latent, likelihood, bounds, chains, diffusion, noise_schedule, pixel_mixture, sde, energy,
-           langevin, boltzmann, partition, vae, autoencoder, evaluate, objectives, latent_chain)  # fmt: skip
+MODULES = (ops, layers, convolution, mlp, latent, likelihood, bounds, chains, diffusion, noise_schedule, pixel_mixture, sde,
+           energy, langevin, boltzmann, partition, vae, autoencoder, evaluate, objectives, latent_chain)  # fmt: skip
 TABLES = (layers.ACTIVATIONS, sde.SCHEMES)  # name -> forward, backward
 RAISES = "raises"  # an error in a check (mostly shapes that do not fit) gives a mistake away as well
 GRADIENT_COLUMNS = (*run.CHECKS, RAISES)

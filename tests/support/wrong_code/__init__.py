@@ -54,6 +54,7 @@ from wrong_code import (  # noqa: E402  they register themselves
     boltzmann,
     caches,
     chains,
+    convolution,
     diffusion,
     energy,
     latent,
