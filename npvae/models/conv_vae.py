@@ -26,7 +26,7 @@ from npvae.ops.convolution import EDGES, Window, made_size
 from npvae.ops.full_posterior import full_posterior_width
 
 LIKELIHOODS = ("bernoulli", "gaussian", "gaussian_global")  # with one number for each pixel
-OWN = ("hidden", "likelihood", "min_sigma")  # options of the VAE that are others here
+OWN = ("latent", "hidden", "likelihood", "min_sigma")  # options of the VAE that are others here
 
 
 class Layer(NamedTuple):
@@ -56,6 +56,7 @@ class ConvolutionalVAE:
     theta, ops = Theta(), common.ops
     Terms, units, terms_help = Terms, VAE.units, VAE.terms_help
     options = (
+        Option("latent", 32, "dimensions of the latent z", options.integer(1), "n_latent", metavar="L"),
         Option("channels", [32, 64], "of each convolution of the encoder, which the decoder mirrors", options.integer(1),
                metavar="C", many=True),
         Option("kernel", 4, "pixels along a side of every convolution's kernel, at least the stride", options.integer(1),
@@ -74,8 +75,6 @@ class ConvolutionalVAE:
                options.positive, metavar="S"),
         *(option for option in VAE.options if option.name not in OWN),
     )  # fmt: skip
-    defaults = {"latent": 32}
-
     def __init__(self, n_features, n_latent=32, channels=(32, 64), kernel=4, stride=2, hidden=(256,), activation="relu",
                  likelihood="bernoulli", backend="numba", dtype="float32", seed=0, edges="zeros", image_rows=None, sigma=0.1,
                  initialization="glorot", min_sigma=SMALLEST_SIGMA, posterior="diagonal"):  # fmt: skip
