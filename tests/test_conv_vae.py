@@ -163,7 +163,7 @@ def test_the_bias_of_pixels_starts_at_their_mean():
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"n_features": 15}, "image_rows must divide the 15 pixels of an image, and is needed where images are not square; got N"),
+    ({"n_features": 15}, "image_rows must divide the 15 pixels of an image, and is needed where images are not square; got s"),
     ({"image_rows": 3}, "image_rows must divide the 16 pixels"),
     ({"channels": ()}, "channels must be at least one number"),
     ({"kernel": 1}, "kernel must be at least the stride, or pixels are left out; got 1 and 2"),

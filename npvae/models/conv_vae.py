@@ -46,7 +46,7 @@ class ConvolutionalVAE:
                      and columns n/stride, rounded up, with padding as that takes
     edges            what lies beyond the edges: "zeros", or "periodic", the opposite edge, for lattices that have none
     hidden           widths of the dense layers between convolutions and latent; may be empty
-    image_rows       rows of an image, D a multiple; None for square images
+    image_rows       rows of an image, a divisor of D; or "square"
     likelihood       "bernoulli", "gaussian" or "gaussian_global"
     The others are those of `npvae.VAE`. Parameters: encoder.0.W (K, K, 1, O), encoder.0.b (O,) ... the dense layers' ...
     posterior.b, decoder.0.W (L, H) ... the transposed convolutions' (I, K, K, O) ... likelihood.W (I, K, K, 1), likelihood.b
@@ -65,7 +65,8 @@ class ConvolutionalVAE:
                "factor", options.integer(1), metavar="N"),
         Option("edges", "zeros", "what lies beyond the edges of an image: zeros, or periodic, the opposite edge, for lattices",
                options.one_of(*EDGES), metavar="E", choices=EDGES),
-        Option("image_rows", None, "rows of an image, where images are not square", options.integer(1), metavar="N"),
+        Option("image_rows", "square", "rows of an image; square: as many as it has columns",
+               options.word_or("square", options.integer(1)), metavar="N"),
         Option("hidden", [256], "widths of the dense layers between convolutions and latent; none for no such layer",
                options.integer(1), metavar="H", many=True),
         Option("likelihood", "bernoulli", "bernoulli, for data in [0, 1] (grey levels are binarised afresh for every "
@@ -75,9 +76,10 @@ class ConvolutionalVAE:
                options.positive, metavar="S"),
         *(option for option in VAE.options if option.name not in OWN),
     )  # fmt: skip
+
     def __init__(self, n_features, n_latent=32, channels=(32, 64), kernel=4, stride=2, hidden=(256,), activation="relu",
-                 likelihood="bernoulli", backend="numba", dtype="float32", seed=0, edges="zeros", image_rows=None, sigma=0.1,
-                 initialization="glorot", min_sigma=SMALLEST_SIGMA, posterior="diagonal"):  # fmt: skip
+                 likelihood="bernoulli", backend="numba", dtype="float32", seed=0, edges="zeros", image_rows="square",
+                 sigma=0.1, initialization="glorot", min_sigma=SMALLEST_SIGMA, posterior="diagonal"):  # fmt: skip
         checks.choice("likelihood", likelihood, LIKELIHOODS)
         checks.choice("posterior", posterior, POSTERIORS)
         self.n_features = checks.integer("n_features", n_features, 1)
@@ -96,7 +98,7 @@ class ConvolutionalVAE:
 
     @staticmethod
     def shapes(n_features, n_latent=32, channels=(32, 64), kernel=4, stride=2, hidden=(256,), likelihood="bernoulli",
-               edges="zeros", image_rows=None, posterior="diagonal", **_):  # fmt: skip
+               edges="zeros", image_rows="square", posterior="diagonal", **_):  # fmt: skip
         """Names and shapes of the parameters, in the order of theta, of a model of this config."""
         layers = layers_of(n_features, n_latent, channels, kernel, stride, hidden, edges, image_rows, posterior)
         shapes = {}
@@ -238,8 +240,9 @@ def padding_of(image, kernel, stride):
 
 def image_of(n_features, image_rows):
     """Rows and columns of an image of so many pixels; ValueError where they cannot be."""
-    rows = math.isqrt(n_features) if image_rows is None else checks.integer("image_rows", image_rows, 1)
-    if n_features % rows or (image_rows is None and rows * rows != n_features):
+    is_square = isinstance(image_rows, str) and image_rows == "square"
+    rows = math.isqrt(n_features) if is_square else checks.integer("image_rows", image_rows, 1)
+    if n_features % rows or (is_square and rows * rows != n_features):
         raise ValueError(f"image_rows must divide the {n_features} pixels of an image, and is needed where images are not "
                          f"square; got {image_rows}")  # fmt: skip
     return rows, n_features // rows
