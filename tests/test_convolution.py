@@ -205,6 +205,11 @@ def test_a_transposed_convolution_without_pixels_is_refused():
         convolution.transposed_convolution_forward(np.zeros((1, 1, 1, 1)), np.zeros((1, 3, 3, 1)), np.zeros(1), 2, (2, 1))
 
 
+def test_edges_of_another_kind_are_refused():
+    with pytest.raises(ValueError, match="edges must be one of zeros, periodic; got 'open'"):
+        convolution.convolution_forward(np.zeros((1, 4, 4, 1)), np.zeros((3, 3, 1, 1)), np.zeros(1), 1, (1, 1), "open")
+
+
 @both_ways
 def test_channels_that_the_kernel_does_not_have_are_refused(is_transposed):
     with pytest.raises(ValueError, match=r"x must be \(B, Y, X, 3\), since the kernel has 3 input channels; got shape"):

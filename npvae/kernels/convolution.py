@@ -10,7 +10,7 @@ matrix, and everything is a product with it ("im2col", Chellapilla, Puri & Simar
 The patches of a whole batch would be K² / stride² times its size: they are made for so few images at a time that they stay in a
 core's own cache, where making them again for the backward pass costs less than to read them back from memory.
 
-Shapes as in `npvae.ops.convolution`; P patches of a block of images.
+Shapes as in `npvae.ops.convolution`.
 """
 
 import numpy as np
@@ -33,13 +33,14 @@ def filter_forward(x, W, b, activation, window):
         return convolution.filter_forward(x, W, b, activation, window)
     images = np.ascontiguousarray(x).reshape(len(x), window.rows, window.columns, -1)  # (B, Y X I) -> (B, Y, X, I)
     check_channels(images, W.shape[0 if window.is_transposed else 2])
-    pre = np.empty((len(x), *made_size(window, W.shape[1]), W.shape[3]), W.dtype)
+    shape = len(x), *made_size(window, W.shape[1]), W.shape[3]
+    pre = np.empty(shape, W.dtype)
     pass_on = paint if window.is_transposed else correlate
     pass_on(images, matrix_of(W, window), *place(W, window), pre)  # -> (B, Y', X', O)
     pre = pre.reshape(-1, b.size)  # (B Y' X', O), or (B, Y' X' O) where each pixel has a bias
     h = pre if activation == "identity" else np.empty_like(pre)
     FORWARD[activation](pre, b, h)
-    return h.reshape(len(x), -1), FilterCache((images, W), (pre, h), activation, window, (len(x), pre.size // len(x)))
+    return h.reshape(len(x), -1), FilterCache((images, W), (pre, h), activation, window, shape)
 
 
 def filter_backward(dh, cache, need_dx=True):
@@ -47,19 +48,17 @@ def filter_backward(dh, cache, need_dx=True):
     if len(cache.convolution) > 2:  # of NumPy's own, which takes complex numbers
         return convolution.filter_backward(dh, cache, need_dx)
     (images, W), (pre, h), window = cache.convolution, cache.activated, cache.window
-    n_rows, n_columns = made_size(window, W.shape[1])
     dh = np.ascontiguousarray(dh).reshape(pre.shape)
     dpre = dh if cache.activation == "identity" else np.empty_like(pre)
     db = np.empty(pre.shape[1], pre.dtype)
     BACKWARD[cache.activation](dh, pre, h, dpre, db)
-    dpre = dpre.reshape(len(images), n_rows, n_columns, -1)  # -> (B, Y', X', O)
-    W_matrix, dW = matrix_of(W, window), np.zeros(W.shape, W.dtype)
-    large, small = (dpre, images) if window.is_transposed else (images, dpre)
+    dpre = dpre.reshape(cache.shape)  # -> (B, Y', X', O)
+    dW, (large, small) = np.zeros(W.shape, W.dtype), (dpre, images) if window.is_transposed else (images, dpre)
     patch_gradient(large, small, *place(W, window), window.is_transposed, matrix_of(dW, window))
     dx = np.empty_like(images) if need_dx else None
     if need_dx:
         pass_back = correlate if window.is_transposed else paint
-        pass_back(dpre, W_matrix.T.copy(), *place(W, window), dx)
+        pass_back(dpre, matrix_of(W, window).T.copy(), *place(W, window), dx)
     return dx.reshape(len(dx), -1) if need_dx else None, dW, db
 
 
@@ -69,7 +68,7 @@ def matrix_of(W, window):
 
 
 def place(W, window):
-    """What the kernels are told of a window: K, stride, before, and whether its edges are periodic."""
+    """What the kernels are told of a window: K, stride, before, after, and whether its edges are periodic."""
     return W.shape[1], window.stride, *window.padding, window.edges == "periodic"
 
 

@@ -73,6 +73,8 @@ def pad_forward(x, padding, edges):
     x̂_uv = x_{u − before, v − before}, the indices modulo Y and X; or 0 where they are outside of x.
     (PAD)  dx_yx = Σ_uv dx̂_uv over the u, v that have this index: all copies of a pixel
     """
+    if edges not in EDGES:
+        raise ValueError(f"edges must be one of {', '.join(EDGES)}; got {edges!r}")
     around = (0, 0), padding, padding, (0, 0)
     return np.pad(x, around, mode="wrap" if edges == "periodic" else "constant"), (x.shape, padding, edges)
 
@@ -82,17 +84,19 @@ def pad_backward(dpadded, cache):
     shape, (before, _), edges = cache
     if edges == "zeros":
         return dpadded[:, before : before + shape[1], before : before + shape[2]]
+    dx = dpadded
     for axis in (1, 2):
-        dpadded, dx = dpadded.swapaxes(0, axis), np.zeros((shape[axis], *dpadded.swapaxes(0, axis).shape[1:]), dpadded.dtype)
-        for u in range(len(dpadded)):
-            dx[(u - before) % len(dx)] += dpadded[u]  # (PAD)
-        dpadded = dx.swapaxes(0, axis)
-    return dpadded
+        beyond = dx.swapaxes(0, axis)
+        dx = np.zeros((shape[axis], *beyond.shape[1:]), dpadded.dtype)
+        for u in range(len(beyond)):
+            dx[(u - before) % len(dx)] += beyond[u]  # (PAD)
+        dx = dx.swapaxes(0, axis)
+    return dx
 
 
 def met(padded, i, j, shape, stride):
     """The pixels that the kernel's offset (i, j) meets at its places: a view (B, Y', X', C) of padded; shape is (Y', X')."""
-    (n_rows, n_columns), _ = shape, padded.shape
+    n_rows, n_columns = shape
     return padded[:, i : i + stride * (n_rows - 1) + 1 : stride, j : j + stride * (n_columns - 1) + 1 : stride]
 
 
