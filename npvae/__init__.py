@@ -45,6 +45,7 @@ stand here, then models/vae.py.
         checkpoint   a run in files
     models/      what is minimised: forward, and backward mirrored; one file per model
         vae          the variational autoencoder
+        conv_vae     the VAE of images, with convolutions in encoder and decoder
         cvae         the VAE of data given a condition, such as a class label
         autoencoder  its relative without noise; PCA where it is linear
         flow         a normalizing flow of affine coupling layers
@@ -86,6 +87,7 @@ stand here, then models/vae.py.
         rows         checked rows, and how a minibatch is made of them
     kernels/     compiled twins of ops: the same names and signatures in Numba
         layers       bias and activation in one pass
+        convolution  convolutions as products with patches
         mlp          dense layers one after the other
         latent       clip, sample and KL in one pass
         likelihood   value and gradient of a likelihood in one pass
@@ -123,7 +125,8 @@ stand here, then models/vae.py.
         compile      how kernels are compiled and cached
     ops/         the mathematics: pairs of pure functions, forward and backward side by side
         layers       affine map and activations
-        mlp          dense layers one after the other
+        convolution  convolution and transposed convolution, the layers of images
+        mlp          layers one after the other
         latent       reparameterised sample, Gaussian KL, and where two gradients meet
         likelihood   p(x|z): negative log-likelihoods
         bounds       how nll and kl become the loss

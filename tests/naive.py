@@ -541,3 +541,89 @@ def beta_binomial_nll_backward(dnll, output, x, n=255):
             dlog_beta.append(float(Decimal(d) * (of_all - sum_of_reciprocals(beta, n - level)) * beta))
         doutput.append(dlog_alpha + dlog_beta)
     return doutput
+
+
+# ---- convolution ----
+
+
+def pixel(u, v, rows, columns, periodic):
+    """Where (u, v) lies on an image: on itself, on the other side of a periodic one, or nowhere (None)."""
+    if periodic:
+        return u % rows, v % columns
+    return (u, v) if 0 <= u < rows and 0 <= v < columns else None
+
+
+def convolution_forward(x, W, b, stride, before, after, periodic):
+    """x (B, Y, X, I), W (K, K, I, O), b (O,) -> pre (B, Y', X', O)."""
+    K, rows, columns = len(W), len(x[0]), len(x[0][0])
+    pre = []
+    for image in x:
+        pre.append([])
+        for top in range(-before, rows + after - K + 1, stride):
+            pre[-1].append([])
+            for left in range(-before, columns + after - K + 1, stride):
+                terms = [[value] for value in b]
+                for i in range(K):
+                    for j in range(K):
+                        place = pixel(top + i, left + j, rows, columns, periodic)
+                        for c in range(len(W[0][0]) if place else 0):
+                            for o in range(len(b)):
+                                terms[o].append(image[place[0]][place[1]][c] * W[i][j][c][o])
+                pre[-1][-1].append([math.fsum(t) for t in terms])
+    return pre
+
+
+def convolution_backward(dpre, x, W, stride, before, periodic):
+    """dpre (B, Y', X', O) -> dx (B, Y, X, I), dW (K, K, I, O), db (O,): every product of the forward pass, from both sides."""
+    K, rows, columns, n_in, n_out = len(W), len(x[0]), len(x[0][0]), len(W[0][0]), len(W[0][0][0])
+    dx = [[[[0.0] * n_in for _ in range(columns)] for _ in range(rows)] for _ in x]
+    dW = [[[[0.0] * n_out for _ in range(n_in)] for _ in range(K)] for _ in range(K)]
+    db = [0.0] * n_out
+    for n, image in enumerate(dpre):
+        for y, row in enumerate(image):
+            for v, pixels in enumerate(row):
+                for o, d in enumerate(pixels):
+                    db[o] += d
+                    for i in range(K):
+                        for j in range(K):
+                            place = pixel(y * stride + i - before, v * stride + j - before, rows, columns, periodic)
+                            for c in range(n_in if place else 0):
+                                dx[n][place[0]][place[1]][c] += d * W[i][j][c][o]
+                                dW[i][j][c][o] += d * x[n][place[0]][place[1]][c]
+    return dx, dW, db
+
+
+def transposed_convolution_forward(x, W, b, stride, before, after, periodic):
+    """x (B, Y, X, I), W (I, K, K, O), b (O,) -> pre (B, Y', X', O): each pixel painted, one after the other."""
+    K, n_out = len(W[0]), len(b)
+    rows, columns = ((n - 1) * stride + K - before - after for n in (len(x[0]), len(x[0][0])))
+    pre = [[[list(b) for _ in range(columns)] for _ in range(rows)] for _ in x]
+    for n, image in enumerate(x):
+        for y, row in enumerate(image):
+            for v, pixels in enumerate(row):
+                for c, value in enumerate(pixels):
+                    for i in range(K):
+                        for j in range(K):
+                            place = pixel(y * stride + i - before, v * stride + j - before, rows, columns, periodic)
+                            for o in range(n_out if place else 0):
+                                pre[n][place[0]][place[1]][o] += value * W[c][i][j][o]
+    return pre
+
+
+def transposed_convolution_backward(dpre, x, W, stride, before, periodic):
+    """dpre (B, Y', X', O) -> dx (B, Y, X, I), dW (I, K, K, O), db (O,)."""
+    K, rows, columns, n_out = len(W[0]), len(dpre[0]), len(dpre[0][0]), len(W[0][0][0])
+    dx = [[[[0.0] * len(W) for _ in row] for row in image] for image in x]
+    dW = [[[[0.0] * n_out for _ in range(K)] for _ in range(K)] for _ in W]
+    for n, image in enumerate(x):
+        for y, row in enumerate(image):
+            for v, pixels in enumerate(row):
+                for c, value in enumerate(pixels):
+                    for i in range(K):
+                        for j in range(K):
+                            place = pixel(y * stride + i - before, v * stride + j - before, rows, columns, periodic)
+                            for o in range(n_out if place else 0):
+                                dx[n][y][v][c] += dpre[n][place[0]][place[1]][o] * W[c][i][j][o]
+                                dW[c][i][j][o] += dpre[n][place[0]][place[1]][o] * value
+    db = [math.fsum(pixels[o] for image in dpre for row in image for pixels in row) for o in range(n_out)]
+    return dx, dW, db

@@ -32,13 +32,14 @@ def test_the_table_of_kernels_has_every_op_with_its_signature():
     for name in OPS:
         ours, theirs = (inspect.signature(getattr(table, name)).parameters for table in (kernels, ops))
         assert list(ours) == list(theirs), name
-        swapped = {"dense_forward", "dense_backward", "derivatives"}  # the default of these parameters is the table's own layer
+        # the default of these parameters is the table's own layer
+        swapped = {"dense_forward", "dense_backward", "filter_forward", "filter_backward", "derivatives"}
         assert all(ours[p].default == theirs[p].default for p in ours if p not in swapped), name
 
 
 def test_compiled_ops_are_in_the_place_of_the_others():
     compiled = {name for name in OPS if getattr(kernels, name) is not getattr(ops, name)}
-    pairs = ["dense", "mlp", "latent", "latent_sampled", "full_latent", "full_latent_sampled", "prior_latent",
+    pairs = ["dense", "filter", "mlp", "latent", "latent_sampled", "full_latent", "full_latent_sampled", "prior_latent",
              "prior_latent_sampled", "bernoulli_nll", "gaussian_nll", "gaussian_learned_nll", "gaussian_global_nll",
              "categorical_nll", "beta_binomial_nll", "pixel_mixture", "binary_free_energy",
              "gaussian_free_energy"]  # fmt: skip

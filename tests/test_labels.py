@@ -15,9 +15,9 @@ import pytest
 
 TESTS = Path(__file__).parent
 OPS = TESTS.parent / "npvae" / "ops"
-LABELLED_FILES = ["layers.py", "latent.py", "likelihood.py", "bounds.py", "coupling.py", "full_posterior.py", "gaussian_kl.py",
-                  "gaussian_likelihoods.py", "discrete.py", "sde.py", "diffusion.py", "energy.py", "adversarial.py",
-                  "noise_schedule.py", "pixel_mixture.py", "boltzmann.py", "potentials.py", "cusps.py",
+LABELLED_FILES = ["layers.py", "convolution.py", "latent.py", "likelihood.py", "bounds.py", "coupling.py", "full_posterior.py",
+                  "gaussian_kl.py", "gaussian_likelihoods.py", "discrete.py", "sde.py", "diffusion.py", "energy.py",
+                  "adversarial.py", "noise_schedule.py", "pixel_mixture.py", "boltzmann.py", "potentials.py", "cusps.py",
                   "pair_features.py"]  # fmt: skip
 
 LABEL = re.compile(r"\(([A-Z][A-Z0-9]+(?:-[A-Za-z]\w*)*|[A-Z](?:-[A-Za-z]\w*)+)\)")  # not (B), a shape

@@ -56,7 +56,8 @@ def check(model):
     for name in ("encode", "decode"):
         if not hasattr(model, name):
             raise ValueError(f"a model of class {kind} has no method {name}, and so no latent space to explore")
-    if not hasattr(model, "decoder") or getattr(model, "likelihood", None) not in LIKELIHOODS:
+    is_known = hasattr(model, "decoder") and getattr(model, "likelihood", None) in LIKELIHOODS
+    if not is_known or any(len(layer) != 3 for layer in model.decoder):
         raise ValueError(f"the decoder of a model of class {kind} is not known: a page needs `decoder`, dense layers "
                          f"(W, b, activation), and `likelihood`, one of {', '.join(LIKELIHOODS)}")  # fmt: skip
     n_weights = sum(W.size for W, _, _ in model.decoder)

@@ -12,7 +12,7 @@ from npvae import models
 from npvae.checking.distributions import discrete_pairs, full_latent_and_variance_pairs, gaussian_pairs
 from npvae.checking.pair import LOGITS, Pair
 from npvae.models.backend import BACKENDS, load_ops
-from npvae.ops import adversarial, boltzmann, bounds, coupling, discrete, energy, joining, latent, layers, likelihood
+from npvae.ops import adversarial, boltzmann, bounds, convolution, coupling, discrete, energy, joining, latent, layers, likelihood
 from npvae.training.optim import Adam, initial_state
 
 ACTIVATIONS = tuple(name for name in layers.ACTIVATIONS if name != "identity")
@@ -102,8 +102,28 @@ def op_pairs():
         Pair("Gaussian KL", *kl, (mu, logvar), ("mu", "logvar")),
         Pair("join, 3 samples", joining.join_forward, joining.join_backward, (normal((6, 3)), normal((2, 4))), ("a",)),
     ]
+    pairs += convolution_pairs()
     pairs += bound_pairs() + coupling_pairs() + boltzmann_pairs("", boltzmann) + energy_pairs() + nll_pairs("", likelihood)
     return pairs + adversarial_pairs() + gaussian_pairs() + discrete_pairs("", discrete)
+
+
+def convolution_pairs():
+    """Convolutions and transposed ones: as many channels after as before, where a wrong order of them fits; padding that is no
+    multiple of the stride; a periodic image that is met twice by the same place; a bias for each pixel."""
+    normal = np.random.default_rng(9).standard_normal
+    one_way = convolution.convolution_forward, convolution.convolution_backward
+    back = convolution.transposed_convolution_forward, convolution.transposed_convolution_backward
+    kernel, wrt = normal((3, 3, 2, 2)), ("x", "W", "b")
+    of_pixels, how = normal((3, 2, 2)), (2, (1, 1))
+    return [
+        Pair("convolution, stride 1", *one_way, (normal((2, 4, 5, 2)), kernel, normal(2), 1, (1, 2)), wrt),
+        Pair("convolution, stride 1, periodic", *one_way,
+             (normal((2, 4, 3, 2)), kernel, normal(2), 1, (2, 2), "periodic"), wrt),
+        Pair("convolution, stride 2", *one_way, (normal((2, 6, 4, 2)), normal((4, 4, 2, 2)), of_pixels, *how), wrt),
+        Pair("transposed convolution, stride 2", *back, (normal((2, 3, 2, 2)), normal((2, 4, 4, 2)), normal(2), *how), wrt),
+        Pair("transposed convolution, stride 3, periodic", *back,
+             (normal((1, 2, 2, 2)), normal((2, 4, 4, 1)), normal((6, 6, 1)), 3, (1, 0), "periodic"), wrt),
+    ]  # fmt: skip
 
 
 def bound_pairs():

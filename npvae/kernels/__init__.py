@@ -19,6 +19,7 @@ from npvae.kernels.boltzmann import (
     gibbs,
 )
 from npvae.kernels.chains import chain_gradient, chain_workspace
+from npvae.kernels.convolution import filter_backward, filter_forward
 from npvae.kernels.diffusion import diffusion_gradient, diffusion_workspace
 from npvae.kernels.discrete import (
     beta_binomial_nll_backward,

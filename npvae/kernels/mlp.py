@@ -10,6 +10,7 @@ import functools
 import numpy as np
 
 from npvae.kernels.compile import inlined, jit
+from npvae.kernels.convolution import filter_backward, filter_forward
 from npvae.kernels.dense import part_transposed_times, times, times_transposed
 from npvae.kernels.layers import BACKWARD, FORWARD, dense_backward, dense_forward, identity_backward, identity_forward
 from npvae.kernels.sparse import SPARSE, WIDE, add_rows, count_nonzeros, find, transpose
@@ -17,8 +18,8 @@ from npvae.kernels.updates import PARTS
 from npvae.kernels.views import matrix, vector
 from npvae.ops import mlp
 
-mlp_forward = functools.partial(mlp.mlp_forward, dense_forward=dense_forward)
-mlp_backward = functools.partial(mlp.mlp_backward, dense_backward=dense_backward)
+mlp_forward = functools.partial(mlp.mlp_forward, dense_forward=dense_forward, filter_forward=filter_forward)
+mlp_backward = functools.partial(mlp.mlp_backward, dense_backward=dense_backward, filter_backward=filter_backward)
 
 # One layer: its widths; whether it has an activation, and whether its dx is wanted; the rows and non-zeros that a shard has at
 # most; and where its arrays start: W and b in theta, the net's input to the shards' sums of db in floats, the non-zeros of its

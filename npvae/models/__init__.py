@@ -3,6 +3,7 @@
 from npvae.models.adversarial import GAN
 from npvae.models.autoencoder import Autoencoder
 from npvae.models.boltzmann import BoltzmannMachine
+from npvae.models.conv_vae import ConvolutionalVAE
 from npvae.models.cvae import ConditionalVAE
 from npvae.models.diffusion import Diffusion
 from npvae.models.drift import Drift

@@ -12,6 +12,7 @@ from npvae.ops.boltzmann import (
     gaussian_free_energy_forward,
     gibbs,
 )
+from npvae.ops.convolution import filter_backward, filter_forward
 from npvae.ops.coupling import (
     coupling_backward,
     coupling_forward,

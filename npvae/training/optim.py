@@ -221,5 +221,5 @@ def decay_weights(parameters, amount):
     """Multiply every weight W by 1 − amount, in place; biases stay. With amount = η λ the decoupled weight decay of
     Loshchilov & Hutter 2019, algorithm 2, which for plain gradient descent is the penalty ½ λ ‖W‖²."""
     for value in parameters.values():
-        if value.ndim == 2:
+        if value.ndim >= 2:
             value *= value.dtype.type(1 - amount)

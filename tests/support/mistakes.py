@@ -25,6 +25,7 @@ from npvae.ops import (
     boltzmann,
     bounds,
     chains,
+    convolution,
     cusps,
     diffusion,
     energy,
@@ -42,8 +43,8 @@ from npvae.ops import (
 )
 
 # Whatever holds ops by name; `ops` is the table that the models call.
-MODULES = (ops, layers, mlp, latent, likelihood, bounds, chains, diffusion, noise_schedule, pixel_mixture, sde, energy,
-           langevin, adversarial, boltzmann, partition, potentials, cusps, pair_features, vae, autoencoder, evaluate,
+MODULES = (ops, layers, convolution, mlp, latent, likelihood, bounds, chains, diffusion, noise_schedule, pixel_mixture, sde,
+           energy, langevin, adversarial, boltzmann, partition, potentials, cusps, pair_features, vae, autoencoder, evaluate,
            objectives, latent_chain)  # fmt: skip
 TABLES = (layers.ACTIVATIONS, sde.SCHEMES, adversarial.CRITICS, adversarial.GENERATORS)  # name -> forward, backward
 RAISES = "raises"  # an error in a check (mostly shapes that do not fit) gives a mistake away as well

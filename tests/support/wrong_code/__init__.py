@@ -55,6 +55,7 @@ from wrong_code import (  # noqa: E402  they register themselves
     boltzmann,
     caches,
     chains,
+    convolution,
     diffusion,
     drift,
     energy,
