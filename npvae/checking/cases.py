@@ -12,7 +12,19 @@ from npvae import models
 from npvae.checking.distributions import discrete_pairs, full_latent_and_variance_pairs, gaussian_pairs
 from npvae.checking.pair import LOGITS, Pair
 from npvae.models.backend import BACKENDS, load_ops
-from npvae.ops import adversarial, boltzmann, bounds, convolution, coupling, discrete, energy, joining, latent, layers, likelihood
+from npvae.ops import (
+    adversarial,
+    boltzmann,
+    bounds,
+    convolution,
+    coupling,
+    discrete,
+    energy,
+    joining,
+    latent,
+    layers,
+    likelihood,
+)
 from npvae.training.optim import Adam, initial_state
 
 ACTIVATIONS = tuple(name for name in layers.ACTIVATIONS if name != "identity")
