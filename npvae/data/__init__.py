@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npvae.core import checks, levels
+from npvae.core.randomness import permutation
 from npvae.data import arrays, ising, mnist, toy
 
 NAMES = ("ising", "mnist", *(f"toy:{name}" for name in toy.NAMES))
@@ -18,6 +19,7 @@ ISING_ROWS = (800, 200)  # training and validation lattices per temperature
 VALIDATION_SHARE = 0.1  # of the user's own rows
 STANDARDISE = "standardise"
 LABEL, HALF = "label", "half"  # conditions; any other word is the name of an array
+MAPPED_BYTES = 2**30  # from which on a .npy file is mapped into memory, not read
 ROWS_PER_PASS = 1000  # scaled at a time, so that little memory is needed
 
 
@@ -106,7 +108,8 @@ class Dataset(NamedTuple):
         return self.condition_val[np.linspace(0, len(self.condition_val) - 1, n).astype(int)]
 
 
-def load(data="ising", data_dir=None, progress=False, scale=None, image_shape=None, condition=None):
+def load(data="ising", data_dir=None, progress=False, scale=None, image_shape=None, condition=None, mapped_bytes=MAPPED_BYTES,
+         needs_digest=True):  # fmt: skip
     """The data set "ising" (simulated), "mnist", "toy:NAME" (points in the plane), or the user's .npy or .npz file; ValueError
     or OSError if it cannot be had.
 
@@ -121,13 +124,18 @@ def load(data="ising", data_dir=None, progress=False, scale=None, image_shape=No
                  lower, which is the larger one of an odd number of pixel rows; or the name of an array (n,) or (n, C) of the
                  .npz file. (n,) integers are class numbers, all else are floats (`arrays.as_condition`). scale acts on x, and
                  so on both halves, but on no other condition
+    mapped_bytes a .npy file of at least so many bytes stays on the disk, and its rows are read when they are used, unless
+                 there is a scale or a condition
+    needs_digest whether to compute the digest, which reads all rows
 
     A leading ~ in data and data_dir is the home folder. The Ising lattices to train and to validate on come from independent
     chains. MNIST validates on its test images. Of the user's rows a tenth, drawn with a fixed seed, is held out.
     """
     data, data_dir = os.path.expanduser(data), None if data_dir is None else os.path.expanduser(data_dir)
-    dataset = _with_condition(_as_it_is(data, data_dir, progress, condition), condition)
-    digest = digest_of(dataset.x_train, dataset.x_val, dataset.labels_val, dataset.condition_train, dataset.condition_val)
+    mapped_bytes = mapped_bytes if scale is None and condition is None else math.inf
+    dataset = _with_condition(_as_it_is(data, data_dir, progress, condition, mapped_bytes), condition)
+    parts = dataset.x_train, dataset.x_val, dataset.labels_val, dataset.condition_train, dataset.condition_val
+    digest = digest_of(*parts) if needs_digest else ""
     x_train, x_val, scaling = scaled(dataset.x_train, dataset.x_val, scale)
     one_for_all = scaling is None or np.ndim(scaling.shift) == 0
     shape = shape_of_images(dataset, x_train if one_for_all else dataset.x_train, image_shape)
@@ -141,7 +149,7 @@ def load(data="ising", data_dir=None, progress=False, scale=None, image_shape=No
     return _in_halves(dataset) if condition == HALF else dataset
 
 
-def _as_it_is(data, data_dir, progress, condition):
+def _as_it_is(data, data_dir, progress, condition, mapped_bytes):
     """The data set before anything is done to it. A condition that is an array of its file is there already."""
     if not isinstance(condition, str | None) or (data in NAMES and condition not in (None, LABEL, HALF)):
         raise ValueError(f"condition must be {LABEL}, {HALF}, or the name of an array of a .npz file; got {condition!r} with "
@@ -159,7 +167,8 @@ def _as_it_is(data, data_dir, progress, condition):
     if path.suffix.lower() in arrays.NEEDS:
         if data_dir is not None:
             path = Path(data_dir) / (path.name if path.is_absolute() else path)
-        return _own(path, None if condition in (LABEL, HALF) else condition)
+        is_mapped = path.suffix.lower() == ".npy" and path.exists() and path.stat().st_size >= mapped_bytes
+        return _own(path, None if condition in (LABEL, HALF) else condition, is_mapped)
     raise ValueError(f"data must be {', '.join(NAMES)} or the path of a .npy or .npz file; got {data!r}")
 
 
@@ -246,10 +255,11 @@ def digest_of(*parts):
     sha = hashlib.sha256()
     for array in parts:
         if array is not None:
-            with np.errstate(over="ignore"):
-                array = np.ascontiguousarray(array, np.float32 if array.dtype.kind == "f" else None)
-            sha.update(f"{array.dtype.str} {array.shape};".encode())
-            sha.update(array)
+            dtype = np.dtype(np.float32) if array.dtype.kind == "f" else array.dtype
+            sha.update(f"{dtype.str} {array.shape};".encode())
+            for block in array.blocks() if isinstance(array, arrays.Mapped) else [array]:
+                with np.errstate(over="ignore"):
+                    sha.update(np.ascontiguousarray(block, dtype))
     return sha.hexdigest()
 
 
@@ -271,16 +281,20 @@ def _toy(name):
     return Dataset(description, x_train, x_val, None, "label", None)
 
 
-def _own(path, condition):
-    """Rows of the user's file; condition: the name of the array that is to be it, or None."""
-    x, labels, image_shape, values = arrays.load(path, condition)
+def _own(path, condition, is_mapped):
+    """Rows of the user's file; condition: the name of the array that is to be it, or None; is_mapped: they stay in it."""
+    x, labels, image_shape, values = arrays.load(path, condition, is_mapped)
     if len(x) < 2:
         raise ValueError(f"{path} must hold at least 2 rows, to train and to validate on; got {len(x)}")
-    order = np.random.default_rng(0).permutation(len(x))
+    order = permutation(np.random.default_rng(0), len(x))
     n_val = max(1, round(VALIDATION_SHARE * len(x)))
     train, val = np.sort(order[n_val:]), np.sort(order[:n_val])
     description = f"{path.name}, {len(train):,} rows to train on, {len(val):,} to validate on"
     labels_train, labels_val = (None, None) if labels is None else (labels[train], labels[val])
     condition_train, condition_val = (None, None) if values is None else (values[train], values[val])
-    return Dataset(description, x[train], x[val], labels_val, "label", image_shape, numbers_train=train, numbers_val=val,
+    if isinstance(x, arrays.Mapped):
+        x_train, x_val = arrays.Mapped(x.x, train), arrays.Mapped(x.x, val)
+    else:
+        x_train, x_val = x[train], x[val]
+    return Dataset(description, x_train, x_val, labels_val, "label", image_shape, numbers_train=train, numbers_val=val,
                    labels_train=labels_train, condition_train=condition_train, condition_val=condition_val)  # fmt: skip

