@@ -16,6 +16,8 @@ stand here, then models/vae.py.
         settings     what a run can be told: options, defaults, and which model is meant
         arguments    what a run was told: the options given, for a new run and for one that goes on
         run_folder   what a run leaves on the disk
+        sweep        what `npvae sweep` does: trainings with several seeds and settings, and their table
+        mpi          processes that mpiexec has started together
         interruption Ctrl-C and SIGTERM during training
         terminal     stdout and stderr in every encoding
         pictures     the pictures of a run on the disk
@@ -151,6 +153,7 @@ stand here, then models/vae.py.
         progress     the progress bar, and lines that never end the work
         cores        how many cores this process may use
         workers      work shared by several threads
+        ranks        and by several processes, over MPI
 
     x ─ layers ─▶ h ─ layers ─▶ mu, logvar ─(+eps) latent ─▶ z ─ layers ─▶ h' ─ layers ─▶ logits ─ likelihood ─▶ nll
                                    └───────────── latent: kl ────────────────────────────────────────────────▶ kl

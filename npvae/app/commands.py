@@ -77,6 +77,8 @@ def load_data(arguments, scaling=None, ranks=None):
     from npvae import data
 
     ranks = Ranks() if ranks is None else ranks
+    if ranks.n > 1 and arguments["data"] == "mnist":
+        ranks.first(lambda: data.mnist.load(arguments["data_dir"]) and None)  # downloads and verifies them for all
     scale = arguments["scale"] if scaling is None else scaling
     shape = settings.image_shape(arguments)
     return data.load(arguments["data"], arguments["data_dir"], True, scale, shape, arguments["condition"],

@@ -69,6 +69,10 @@ class Ranks:
         """The largest of the numbers that the ranks give."""
         return number if self.n == 1 else max(self.comm.allgather(number))
 
+    def all(self, condition):
+        """Whether a condition holds on every rank."""
+        return not self.largest(not condition)
+
     def begin_alike(self, model):
         """Give every rank the parameters and buffers that `model` has on rank 0: libraries of other machines may have made
         others of the same seed."""

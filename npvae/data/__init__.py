@@ -20,6 +20,7 @@ VALIDATION_SHARE = 0.1  # of the user's own rows
 STANDARDISE = "standardise"
 LABEL, HALF = "label", "half"  # conditions; any other word is the name of an array
 MAPPED_BYTES = 2**30  # from which on a .npy file is mapped into memory, not read
+MNIST_BYTES = 60_000 * 784  # of its training images
 ROWS_PER_PASS = 1000  # scaled at a time, so that little memory is needed
 
 
@@ -124,8 +125,8 @@ def load(data="ising", data_dir=None, progress=False, scale=None, image_shape=No
                  lower, which is the larger one of an odd number of pixel rows; or the name of an array (n,) or (n, C) of the
                  .npz file. (n,) integers are class numbers, all else are floats (`arrays.as_condition`). scale acts on x, and
                  so on both halves, but on no other condition
-    mapped_bytes a .npy file of at least so many bytes stays on the disk, and its rows are read when they are used, unless
-                 there is a scale or a condition
+    mapped_bytes a .npy file of at least so many bytes, and MNIST's images if they are that much, stay on the disk, and their
+                 rows are read when they are used, unless there is a scale or a condition
     needs_digest whether to compute the digest, which reads all rows
 
     A leading ~ in data and data_dir is the home folder. The Ising lattices to train and to validate on come from independent
@@ -157,7 +158,7 @@ def _as_it_is(data, data_dir, progress, condition, mapped_bytes):
     if data == "ising":
         return _ising(progress)
     if data == "mnist":
-        digits = mnist.load(data_dir)
+        digits = mnist.load(data_dir, mapped_bytes <= MNIST_BYTES)
         description = f"MNIST digits, {len(digits.x_train):,} to train on, {len(digits.x_test):,} test images to validate on"
         return Dataset(description, digits.x_train, digits.x_test, digits.y_test, "digit", (28, 28),
                        labels_train=digits.y_train)  # fmt: skip

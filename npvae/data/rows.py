@@ -39,7 +39,7 @@ class Rows:
         x = data[0] if isinstance(data, tuple) and len(data) == 1 else data
         if isinstance(data, cls):
             rows = data
-        elif ranks is not None and ranks.n > 1 and (isinstance(x, Mapped) or can_be_mapped(x)):
+        elif ranks is not None and ranks.all(isinstance(x, Mapped) or can_be_mapped(x)) and ranks.n > 1:
             rows = cls._checked_by_first(model, x, name, binarize, decides, ranks)
         else:
             rows = cls._checked(model, data, name, binarize, decides)

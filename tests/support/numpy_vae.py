@@ -7,7 +7,7 @@ import signal
 import npvae
 
 RANK = os.environ.get("OMPI_COMM_WORLD_RANK") or os.environ.get("PMI_RANK")
-FAULT, STEP = (os.environ.get("FAULT", "") + ":").split(":")[:2]  # what rank 1 does in its how many-th step
+FAULT, STEP, WHOSE = (os.environ.get("FAULT", "") + "::").split(":")[:3]  # what happens, in which step, on which rank
 
 
 class NumpyVAE(npvae.VAE):
@@ -18,7 +18,7 @@ class NumpyVAE(npvae.VAE):
 
     def draw(self, rng, *batch, **settings):
         self.n_draws += 1
-        if RANK == "1" and str(self.n_draws) == STEP:
+        if RANK == WHOSE and str(self.n_draws) == STEP:
             if FAULT == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
             if FAULT == "fails":

@@ -11,6 +11,7 @@ from pathlib import Path
 
 SECONDS = 60  # in which whatever is started here has to end
 HERE = Path(__file__).parent
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
 OF_LAUNCHERS = ("OMPI_", "PMI_", "PMIX_", "PRTE_", "SLURM_", "MV2_")  # how variables begin that they hand on
 
 
@@ -26,15 +27,14 @@ def environment(**more):
     """That of this process without what a launcher has told it, and with leave to start more ranks than cores, as root, too."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(OF_LAUNCHERS)}
     of_open_mpi = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-                   "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "OMPI_MCA_rmaps_base_oversubscribe": "1"}  # fmt: skip
+                   "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}  # fmt: skip
     return {**inherited, **of_open_mpi, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1]), **more}
 
 
 def begun(n, *argv, **variables):
     """n ranks of a Python program, running."""
     command = [mpiexec(), "-n", str(n), sys.executable, *map(str, argv)]
-    return subprocess.Popen(command, env=environment(**variables), start_new_session=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True)  # fmt: skip
+    return subprocess.Popen(command, env=environment(**variables), **PIPES)
 
 
 def ended(process):
