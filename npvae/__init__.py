@@ -14,6 +14,7 @@ stand here, then models/vae.py.
         report       what the commands print of a run and its numbers
         estimator    the VAE as a scikit-learn estimator
         settings     what a run can be told: options, defaults, and which model is meant
+        dataset      the data of a run
         arguments    what a run was told: the options given, for a new run and for one that goes on
         run_folder   what a run leaves on the disk
         sweep        what `npvae sweep` does: trainings with several seeds and settings, and their table
@@ -38,6 +39,7 @@ stand here, then models/vae.py.
         lbfgs        all rows at once
         step         one step: the gradient shard by shard, and the update
         together     the step of workers that compute one gradient together, and update theta in it
+        validation   how good a model is on other rows
         bad_rows     rows that spoil a loss, found and named
         optim        optimisers over one flat parameter vector
         schedules    learning rates and settings that change with the step

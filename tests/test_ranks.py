@@ -12,6 +12,7 @@ from npvae import checks
 from npvae.core.ranks import OtherRankFailedError, Ranks, SumOfShares
 from npvae.core.workers import parts_of
 from npvae.data.arrays import Mapped
+from npvae.data.rows import Rows
 from npvae.models import BoltzmannMachine, ConditionalVAE, HierarchicalVAE, PathPosterior
 from npvae.training.fit import chosen_workers
 
@@ -241,8 +242,9 @@ def test_cores_that_several_ranks_may_use_are_shared(monkeypatch):
     def cores_of(comm):
         cores[threading.get_ident()] = set(range(8, 16)) if comm.rank == 3 else set(range(8))
         comm.allgather(None)
-        large = vae(hidden=(4000,))
-        return Ranks(comm).cores(), chosen_workers(large, 4000, {}, Ranks(comm)), chosen_workers(vae(), 10, {}, Ranks(comm))
+        model, rows = vae(hidden=(4000,)), Rows.of(vae(), X, "x")
+        workers = [chosen_workers(model, rows, batch_size, {}, Ranks(comm)) for batch_size in (4000, 10)]
+        return Ranks(comm).cores(), *workers
 
     assert on_ranks(4, cores_of) == [(2, 2, 1)] * 3 + [(8, 2, 1)]
 

@@ -13,7 +13,8 @@ from npvae.ops.partition import states_of
 from npvae.training import checkpoint
 from npvae.training.optim import SGD, Momentum
 from npvae.training.schedules import Cosine
-from npvae.training.step import Step, validate
+from npvae.training.step import Step
+from npvae.training.validation import validate
 
 STATES = states_of(0, 32, 5)
 KINDS = pytest.mark.parametrize("visible", ["binary", "gaussian"])

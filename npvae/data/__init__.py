@@ -293,9 +293,6 @@ def _own(path, condition, is_mapped):
     description = f"{path.name}, {len(train):,} rows to train on, {len(val):,} to validate on"
     labels_train, labels_val = (None, None) if labels is None else (labels[train], labels[val])
     condition_train, condition_val = (None, None) if values is None else (values[train], values[val])
-    if isinstance(x, arrays.Mapped):
-        x_train, x_val = arrays.Mapped(x.x, train), arrays.Mapped(x.x, val)
-    else:
-        x_train, x_val = x[train], x[val]
+    x_train, x_val = (arrays.Mapped(x.x, part) if isinstance(x, arrays.Mapped) else x[part] for part in (train, val))
     return Dataset(description, x_train, x_val, labels_val, "label", image_shape, numbers_train=train, numbers_val=val,
                    labels_train=labels_train, condition_train=condition_train, condition_val=condition_val)  # fmt: skip

@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from npvae.core.randomness import VALIDATION, generator
-from npvae.training.step import terms_of
+from npvae.training.validation import terms_of
 
 MAX_NAMED_ROWS = 5
 

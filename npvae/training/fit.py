@@ -19,7 +19,8 @@ from npvae.data.rows import Rows
 from npvae.models.backend import compilation_announced
 from npvae.training import bad_rows, optim
 from npvae.training.state import Best, TrainingState, epoch_line, history_row, plain, terms_line
-from npvae.training.step import Step, validate, validation_settings
+from npvae.training.step import Step
+from npvae.training.validation import validate, validation_settings
 
 MAX_SKIPPED_IN_A_ROW = 3
 REDUCTIONS = ("fastest", "shards")
@@ -77,12 +78,8 @@ def fit(model, x_train=(), x_val=None, *, epochs=10, batch_size=128, optimizer=N
     state = ranks.first(lambda: resume)
     state = TrainingState(optim.initial_state(optimizer, model.theta)) if state is None else state
     optim.check_state(optimizer, model.theta, state.optimizer)
-    if train.arrays:
-        n_workers = chosen_workers(model, batch_size, settings, ranks) if workers is None else workers
-    elif ranks.n == 1:
-        n_workers, batch_size = 1, 1
-    else:
-        raise ValueError(f"comm has {ranks.n} ranks, and a step of a model without data is one shard: train it in one process")
+    batch_size = batch_size if train.arrays else 1
+    n_workers = chosen_workers(model, train, batch_size, settings, ranks) if workers is None or not train.arrays else workers
     n = len(train) if train.arrays else steps_per_epoch
     length = {"rows": n} if train.arrays else {"steps_per_epoch": n}
     state.keep(seed=seed, batch_size=batch_size, workers=ranks.n * n_workers, **length)
@@ -209,8 +206,12 @@ class Epoch:
         warnings.warn(message, checks.NpvaeWarning, stacklevel=3)
 
 
-def chosen_workers(model, batch_size, settings, ranks):
-    """How many workers each rank has where nobody says it."""
+def chosen_workers(model, train, batch_size, settings, ranks):
+    """How many workers each rank has where nobody says it; without data one, and ValueError where there are other ranks."""
+    if not train.arrays and ranks.n > 1:
+        raise ValueError(f"comm has {ranks.n} ranks, and a step of a model without data is one shard: train it in one process")
+    if not train.arrays:
+        return 1
     n_samples = settings.get("n_samples", 1)
     n_decoded = batch_size if callable(n_samples) else batch_size * n_samples
     if ranks.n == 1:
