@@ -4,14 +4,16 @@
 import json
 import re
 import signal
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import ranks
 
-from npvae.app import cli
+from npvae.app import cli, mpi
 from npvae.core import files
 
 MODEL = ranks.HERE / "numpy_vae.py"
@@ -47,6 +49,64 @@ def contents(folder):
         held[name] = {key: value.tobytes() for key, value in arrays.items()}, about
     names = {path.name for path in Path(folder).iterdir() if path.suffix != ".png"}  # which here only processes draw
     return {"names": names, "config": {**config, "blas": None}, "metrics": metrics, **held}
+
+
+# --------------------------------------------------------------------------------------------------- without any launcher
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, (0, 1)),
+        ({"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "8"}, (3, 8)),
+        ({"PMI_RANK": "0", "PMI_SIZE": "2"}, (0, 2)),
+        ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS": "4"}, (1, 4)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, (0, 1)),  # the script of a job, which has started none yet
+    ],
+)
+def test_what_launchers_tell_is_understood(variables, expected, monkeypatch):
+    for names in mpi.VARIABLES:
+        for name in names:
+            monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert mpi.told() == expected
+
+
+@pytest.fixture
+def two_ranks(monkeypatch):
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+
+
+@pytest.mark.usefixtures("two_ranks")
+def test_without_mpi4py_one_line_says_what_to_install(error_of, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    error = error_of(*TRAIN)
+    assert "2 processes were started together, and to train in them needs mpi4py" in error
+    assert "pip install 'npvae[mpi]'" in error
+    assert not Path("runs").exists()
+
+
+@pytest.mark.usefixtures("two_ranks")
+def test_an_mpi_that_is_not_the_launchers_is_named(error_of, monkeypatch):
+    world = SimpleNamespace(Get_size=lambda: 1)
+    fake = SimpleNamespace(COMM_WORLD=world, Get_library_version=lambda: "Open MPI v9, package: of another")
+    monkeypatch.setitem(sys.modules, "mpi4py", SimpleNamespace(MPI=fake))
+    assert "mpi4py finds 1: it uses Open MPI v9, and the mpiexec that started them belongs to another MPI" in error_of(*TRAIN)
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
+@pytest.mark.usefixtures("two_ranks")
+def test_of_wrong_options_one_rank_tells(rank, lines, monkeypatch, capsys):
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", rank)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["train", "--no-such-option"])
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err.count("\n") == lines
+
+
+# -------------------------------------------------------------------------------------------------------------- processes
 
 
 @needs_mpi
