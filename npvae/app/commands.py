@@ -41,9 +41,9 @@ def train(args, ranks=None):
     with run_folder.exclusive(folder) if ranks.is_first else contextlib.nullcontext():
         if not resumed and ranks.is_first:
             run_folder.check_unused(folder)  # nobody has begun a run there since we looked
-        if resumed and checkpoint.has_progress(folder):  # else it was stopped before its first save, and begins again
+        if resumed and ranks.is_first and checkpoint.has_progress(folder):  # else it was stopped before its first save
             model, state = checkpoint.load_progress(folder, kind)
-        else:
+        elif ranks.is_first:  # whose model and state will be those of all
             _start(model, kind, arguments, rows[0])
         if resumed:
             report.print_notes(config, arguments, len(rows[0]), state)

@@ -81,17 +81,18 @@ def sweep(args):
 def planned(args):
     """Names of the options that vary, and the Runs of all combinations; ValueError for what npvae train would not take."""
     vary = {name.strip("-").replace("_", "-"): values for name, *values in args.vary}
-    own = [name for name in OWN if f"--{name}" in args.options or name in vary]
+    given = {word.partition("=")[0].removeprefix("--") for word in args.options} | set(vary)
+    own = [name for name in OWN if name in given]
     if own or not all(vary.values()):
         raise ValueError(f"--{own[0]} is for the sweep to say" if own else "--vary takes an option and its values")
-    workers = [] if "--workers" in args.options or "workers" in vary else ["--workers", "1"]
+    workers = [] if "workers" in given else ["--workers", "1"]
     runs = []
     for values in itertools.product(*vary.values()):
-        given = [word for name, value in zip(vary, values) for word in (f"--{name}", *value.split())]
+        varied = [word for name, value in zip(vary, values) for word in (f"--{name}", *value.split())]
         for seed in args.seeds:
             parts = [*(f"{name}={value}" for name, value in zip(vary, values)), f"seed={seed}"]
             folder = Path(args.out) / ",".join(parts).replace("/", "-").replace(" ", "-")
-            argv = ["train", *args.options, *given, *workers, "--seed", str(seed), "--resume", "--out", str(folder)]
+            argv = ["train", *args.options, *varied, *workers, "--seed", str(seed), "--resume", "--out", str(folder)]
             parsed(argv)
             runs.append(Run(values, folder, argv))
     return list(vary), runs

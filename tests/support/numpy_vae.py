@@ -5,9 +5,13 @@ import os
 import signal
 
 import npvae
+from npvae.app import commands
 
 RANK = os.environ.get("OMPI_COMM_WORLD_RANK") or os.environ.get("PMI_RANK")
 FAULT, STEP, WHOSE = (os.environ.get("FAULT", "") + "::").split(":")[:3]  # what happens, in which step, on which rank
+
+if "NO_PICTURES" in os.environ:  # they would take longer than the training
+    commands.draw_pictures = lambda folder, *_: (folder / "loss.png").touch() or {}
 
 
 class NumpyVAE(npvae.VAE):
@@ -24,7 +28,3 @@ class NumpyVAE(npvae.VAE):
             if FAULT == "fails":
                 raise MemoryError("no memory for this batch")
         return super().draw(rng, *batch, **settings)
-
-    def pictures(self, *_):
-        """None: they would take longer than the training."""
-        return ()

@@ -28,7 +28,7 @@ def environment(**more):
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(OF_LAUNCHERS)}
     of_open_mpi = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
                    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}  # fmt: skip
-    return {**inherited, **of_open_mpi, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1]), **more}
+    return {**inherited, **of_open_mpi, "OMP_NUM_THREADS": "1", "NO_PICTURES": "1", "PYTHONPATH": str(HERE.parents[1]), **more}
 
 
 def begun(n, *argv, **variables):
