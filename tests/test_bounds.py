@@ -150,7 +150,7 @@ def test_shards_of_unequal_size_join_to_the_whole_batch(per_dimension, total, ro
     edges, weights = np.cumsum([0, *rows]), [n / 6 for n in rows]
     shards = [slice(a, b) for a, b in pairwise(edges)]
     caches = [bounds.free_bits_elbo_forward(nll[:, s], kl[s], 0.7, per_dimension, total)[1] for s in shards]
-    loss, joined = bounds.free_bits_elbo_join(caches, [*map(bounds.free_bits_elbo_share, caches, weights)])
+    loss, joined = bounds.free_bits_elbo_join(caches, weights)
     assert loss == pytest.approx(whole, rel=1e-14)
     grads = [bounds.free_bits_elbo_backward(weight, cache) for weight, cache in zip(weights, joined)]
     expected_nll = complex_step_grad(lambda nll: bounds.free_bits_elbo_forward(nll, kl, 0.7, per_dimension, total)[0], nll)
@@ -165,7 +165,7 @@ def test_a_shard_alone_would_count_other_dimensions_than_the_batch():
     order = np.argsort(kl[:, 1])  # the shard of the smallest KL is below the floor where the batch is above it
     kl, floor = kl[order], kl[:, 1].mean() - 0.01
     caches = [bounds.free_bits_elbo_forward(nll[:, s], kl[s], 1.0, floor, 0.0)[1] for s in (slice(2), slice(2, 6))]
-    _, joined = bounds.free_bits_elbo_join(caches, [*map(bounds.free_bits_elbo_share, caches, [2 / 6, 4 / 6])])
+    _, joined = bounds.free_bits_elbo_join(caches, [2 / 6, 4 / 6])
     alone, together = (bounds.free_bits_elbo_backward(1.0, cache)[1] for cache in (caches[0], joined[0]))
     assert not alone[:, 1].any()
     assert together[:, 1].all()

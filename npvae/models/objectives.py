@@ -83,8 +83,8 @@ def join(terms, caches, weights, gathered=lambda compute: compute()):
 
     gathered(compute): the lists of all ranks, this one's being compute(), where others have shards of the batch, too
     (`npvae.core.ranks`)."""
-    shares = [bounds.free_bits_elbo_share(cache.bound, weight) for cache, weight in zip(caches, weights)]
-    weights, terms, shares = zip(*gathered(lambda: list(zip(weights, terms, shares))))
-    loss, joined = bounds.free_bits_elbo_join([cache.bound for cache in caches], shares)
+    weights, terms, of_all = zip(*gathered(lambda: [(w, term, cache.bound) for w, term, cache in zip(weights, terms, caches)]))
+    loss, ((*_, counts), *_) = bounds.free_bits_elbo_join(of_all, weights)
     means = [float(np.dot(weights, column)) for column in zip(*terms)]
-    return type(terms[0])(*means)._replace(loss=loss.item()), [c._replace(bound=bound) for c, bound in zip(caches, joined)]
+    joined = [cache._replace(bound=(*cache.bound[:-1], counts)) for cache in caches]  # counts are those of the batch
+    return type(terms[0])(*means)._replace(loss=loss.item()), joined

@@ -103,16 +103,11 @@ def free_bits_elbo_backward(dloss, cache):
     return elbo_backward(dloss, (nll, kl, free_bits_backward(beta, counts)))
 
 
-def free_bits_elbo_share(cache, weight):
-    """What a shard of a batch adds to the batch's loss: from its cache, with its share of the rows as weight, that of the nll
-    and of mean_kl (L,), and beta and the free bits, which are those of all shards."""
-    nll, kl, *settings, _ = cache
-    return weight * nll.mean(), weight * kl.mean(axis=0, dtype=accumulator(kl)), settings
-
-
-def free_bits_elbo_join(caches, shares):
-    """Free bits look at the mean KL of the whole batch: from the shares of all its shards, and the caches of some of them, the
-    loss of the batch and the caches with which the backward pass of these gives their shares of the batch's gradient."""
-    nlls, mean_kls, ((beta, per_dimension, total), *_) = zip(*shares)
-    free_kl, counts = free_bits_forward(sum(mean_kls), per_dimension, total)
-    return sum(nlls) + beta * free_kl, [(*cache[:-1], counts) for cache in caches]
+def free_bits_elbo_join(caches, weights):
+    """Free bits look at the mean KL of the whole batch: from the caches of its shards, with the shares of rows as weights, the
+    loss of the batch and the caches with which each shard's backward pass gives its share of the batch's gradient."""
+    nll = sum(weight * cache[0].mean() for weight, cache in zip(weights, caches))
+    mean_kl = sum(weight * cache[1].mean(axis=0, dtype=accumulator(cache[1])) for weight, cache in zip(weights, caches))
+    _, _, beta, per_dimension, total, _ = caches[0]
+    free_kl, counts = free_bits_forward(mean_kl, per_dimension, total)
+    return nll + beta * free_kl, [(*cache[:-1], counts) for cache in caches]
