@@ -109,6 +109,7 @@ def test_a_mapped_file_is_the_same_data_set(kind, monkeypatch):
     for part in ("x_train", "x_val"):
         here, there = getattr(read, part), getattr(mapped, part)
         np.testing.assert_array_equal(there[np.arange(len(there))], here)
+        np.testing.assert_array_equal(np.asarray(there), here)
         assert (there.shape, there.dtype, there.min(), there.max()) == (here.shape, here.dtype, here.min(), here.max())
     assert (mapped.digest, mapped.image_shape, mapped.description) == (read.digest, read.image_shape, read.description)
     assert data.load("x.npy", mapped_bytes=0, needs_digest=False).digest == ""

@@ -47,6 +47,10 @@ class Mapped:
         """The rows of an index (B,) or a slice: (B, D)."""
         return self.x[index if self.numbers is None else self.numbers[index]]
 
+    def __array__(self, dtype=None, copy=None):
+        """All rows, in memory, for who needs them at once."""
+        return np.array(self[:], dtype)
+
     def blocks(self):
         """All rows, some after the other: (ROWS_PER_BLOCK, D), the last block fewer."""
         for start in range(0, len(self), ROWS_PER_BLOCK):
