@@ -14,8 +14,11 @@ stand here, then models/vae.py.
         report       what the commands print of a run and its numbers
         estimator    the VAE as a scikit-learn estimator
         settings     what a run can be told: options, defaults, and which model is meant
+        dataset      the data of a run
         arguments    what a run was told: the options given, for a new run and for one that goes on
         run_folder   what a run leaves on the disk
+        sweep        what `npvae sweep` does: trainings with several seeds and settings, and their table
+        mpi          processes that mpiexec has started together
         interruption Ctrl-C and SIGTERM during training
         terminal     stdout and stderr in every encoding
         pictures     the pictures of a run on the disk
@@ -37,6 +40,7 @@ stand here, then models/vae.py.
         lbfgs        all rows at once
         step         one step: the gradient shard by shard, and the update
         together     the step of workers that compute one gradient together, and update theta in it
+        validation   how good a model is on other rows
         bad_rows     rows that spoil a loss, found and named
         optim        optimisers over one flat parameter vector
         turns        players who take turns, each with an optimiser and a part of theta of its own
@@ -169,6 +173,7 @@ stand here, then models/vae.py.
         progress     the progress bar, and lines that never end the work
         cores        how many cores this process may use
         workers      work shared by several threads
+        ranks        and by several processes, over MPI
 
     x ─ layers ─▶ h ─ layers ─▶ mu, logvar ─(+eps) latent ─▶ z ─ layers ─▶ h' ─ layers ─▶ logits ─ likelihood ─▶ nll
                                    └───────────── latent: kl ────────────────────────────────────────────────▶ kl

@@ -71,7 +71,8 @@ def test_every_option_reaches_the_model_or_the_training(monkeypatch):
     assert options == {
         "epochs": 4, "batch_size": 11, "optimizer": npvae.Adam(0.02), "beta": Linear(3 * 48, 0.0, 0), "seed": 6, "workers": 2,
         "resume": None, "objective": "elbo", "n_samples": 3, "free_bits_per_dimension": 0.1,
-        "free_bits_total": 0.0, "max_gradient_norm": 5, "weight_decay": 0.01, "early_stopping": 8,
+        "free_bits_total": 0.0, "max_gradient_norm": 5, "weight_decay": 0.01, "early_stopping": 8, "reduction": "fastest",
+        "comm": None,
     }  # fmt: skip
     mean = data.load("ising").x_train.mean(axis=0)
     np.testing.assert_allclose(model.parameters["likelihood.b"], mean, rtol=1e-6)  # --output-bias
@@ -83,7 +84,7 @@ def test_every_option_reaches_the_model_or_the_training(monkeypatch):
         "annealing_epochs": 3, "initialization": "he", "output_bias": True, "objective": "elbo", "train_samples": 3,
         "annealing_cycles": 0, "free_bits_per_dimension": 0.1, "free_bits_total": 0.0, "learning_rate_schedule": "constant",
         "learning_rate_drop_epochs": 10, "learning_rate_drop_factor": 0.1, "max_gradient_norm": 5, "weight_decay": 0.01,
-        "early_stopping": 8, "posterior": "full", "min_sigma": 0.02,
+        "early_stopping": 8, "posterior": "full", "min_sigma": 0.02, "reduction": "fastest",
     }  # fmt: skip
     assert cli.main(["train", "--out", "linear", "--hidden"]) == 0
     assert seen[1][0].config["hidden"] == []

@@ -74,7 +74,7 @@ def test_without_a_condition_there_is_none():
 def test_the_labels_of_mnist_are_class_numbers(monkeypatch):
     x, y = FLAT.repeat(28, axis=1), np.arange(40) % 10
     y = y.astype(np.uint8)
-    monkeypatch.setattr(mnist, "load", lambda data_dir: mnist.MNIST(x, y, x[:5], y[5:10]))
+    monkeypatch.setattr(mnist, "load", lambda *_: mnist.MNIST(x, y, x[:5], y[5:10]))
     dataset = data.load("mnist", condition="label")
     np.testing.assert_array_equal(dataset.condition_train, y)
     np.testing.assert_array_equal(dataset.condition_val, [5, 6, 7, 8, 9])

@@ -196,6 +196,19 @@ def check_little(data, files):
         assert raw.endswith(part.tobytes())
 
 
+def test_raw_images_may_stay_on_the_disk(tmp_path, little):
+    for name, raw in little.items():
+        (tmp_path / name).write_bytes(raw)
+    mapped = mnist.load(tmp_path, is_mapped=True)
+    check_little(mapped, little)
+    assert isinstance(mapped.x_train, np.memmap)
+    assert isinstance(mapped.x_test, np.memmap)
+    for damage in (lambda raw: raw[:-1], lambda raw: raw + b"0", lambda raw: b"\0\0\x08\x01" + raw[4:], lambda raw: b""):
+        (tmp_path / NAMES[0]).write_bytes(damage(little[NAMES[0]]))
+        with pytest.raises(ValueError, match=f"{NAMES[0]}: got a file that is damaged, or of something else"):
+            mnist.load(tmp_path, is_mapped=True)
+
+
 def test_load_takes_raw_before_gz(tmp_path, little):
     for i, (name, raw) in enumerate(little.items()):
         write(tmp_path / f"{name}.gz", gzip.compress(raw) if i < 2 else b"not looked at")

@@ -276,7 +276,7 @@ def test_validation_is_by_score_matching_and_moves_no_chain():
     before = model.chains.copy()
     assert EnergyModel.validation_settings(objective="contrastive", alpha=0.1, noise_scale=0.3) == {
         "objective": "score", "noise_scale": 0.3}  # fmt: skip
-    found = npvae.training.step.validate(model, npvae.data.rows.Rows.of(model, x, "x"), model.validation_settings())
+    found = npvae.training.validation.validate(model, npvae.data.rows.Rows.of(model, x, "x"), model.validation_settings())
     assert 0 < found.loss < 2
     np.testing.assert_array_equal(model.chains, before)
 

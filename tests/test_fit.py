@@ -14,7 +14,7 @@ import npvae.training.fit as training
 from npvae.core.checks import NpvaeWarning
 from npvae.core.randomness import FULL_BATCH, PERMUTATION, STEP, VALIDATION, Stream, generator
 from npvae.data.rows import Rows
-from npvae.training import checkpoint, lbfgs, step
+from npvae.training import checkpoint, lbfgs, step, validation
 from npvae.training.optim import SGD, AdaGrad, Adam, Momentum, RMSProp
 from npvae.training.schedules import Linear
 
@@ -73,15 +73,15 @@ def test_every_use_of_random_numbers_has_a_stream_of_its_own(monkeypatch):
             drawn.append((*self.key, number))
             return super().at(number)
 
-    for module in (training, step, lbfgs):
+    for module in (training, validation, lbfgs):
         monkeypatch.setattr(module, "generator", lambda *key: drawn.append(key) or generator(*key))
     monkeypatch.setattr(step, "Stream", Recorded)
     x = lattice_rows(20)
     npvae.fit(small_model(), x, x, epochs=2, batch_size=10, seed=9, progress=False)
     npvae.fit_lbfgs(small_model(), x, iterations=1, seed=9, progress=False)
     steps = [[(9, PERMUTATION, e), *((9, STEP, 0, 2 * e + i) for i in (0, 1))] for e in (0, 1)]
-    validation = [(9, VALIDATION, 0), (9, VALIDATION, 1)]
-    assert drawn == [*steps[0], *validation, *steps[1], *validation, (9, FULL_BATCH, 0)]
+    measured = [(9, VALIDATION, 0), (9, VALIDATION, 1)]
+    assert drawn == [*steps[0], *measured, *steps[1], *measured, (9, FULL_BATCH, 0)]
 
 
 def test_same_seed_same_bits_and_resuming_goes_on_to_them():

@@ -14,7 +14,7 @@ from npvae.core.randomness import FULL_BATCH, generator
 from npvae.data.rows import Rows
 from npvae.training.lbfgs import lbfgs
 from npvae.training.schedules import Linear
-from npvae.training.step import validate
+from npvae.training.validation import validate
 
 dtypes = pytest.mark.parametrize("dtype", ["float64", "float32"])
 

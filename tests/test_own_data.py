@@ -10,7 +10,10 @@ from conftest import SMALL
 
 from npvae import data
 from npvae.app import cli
+from npvae.core import files
+from npvae.data.arrays import Mapped
 
+NUMPY_VAE = str(Path(__file__).parent / "support/numpy_vae.py")
 pytestmark = pytest.mark.usefixtures("small_world")
 
 
@@ -82,3 +85,66 @@ def test_a_bad_row_is_named_by_its_number_in_the_file(capsys):
     err = capsys.readouterr().err
     assert f"see row {bad_val} (counted from 0) of the file, among the validation rows, with absolute values up to 9.97" in err
     assert f"see row {bad_train} (counted from 0) of the file, among the training rows, with absolute values up to 9.97" in err
+
+
+# -------------------------------------------------------------------------------------------------- files that are mapped
+
+
+ROWS = {
+    "zeros and ones": lambda rng: rng.random((60, 9)) < 0.4,
+    "grey levels": lambda rng: rng.integers(0, 256, (60, 9), np.uint8),
+    "images": lambda rng: rng.integers(0, 256, (60, 3, 3, 1), np.uint8),
+    "floats": lambda rng: rng.random((60, 9)),
+    "single precision": lambda rng: rng.random((60, 9), np.float32),
+}
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_a_mapped_file_is_the_same_data_set(kind, monkeypatch):
+    monkeypatch.setattr(data.arrays, "ROWS_PER_BLOCK", 7)
+    np.save("x.npy", ROWS[kind](np.random.default_rng(0)))
+    read, mapped = data.load("x.npy"), data.load("x.npy", mapped_bytes=0)
+    assert isinstance(mapped.x_train, Mapped)
+    assert isinstance(mapped.x_val, Mapped)
+    for part in ("x_train", "x_val"):
+        here, there = getattr(read, part), getattr(mapped, part)
+        np.testing.assert_array_equal(there[np.arange(len(there))], here)
+        np.testing.assert_array_equal(np.asarray(there), here)
+        assert (there.shape, there.dtype, there.min(), there.max()) == (here.shape, here.dtype, here.min(), here.max())
+    assert (mapped.digest, mapped.image_shape, mapped.description) == (read.digest, read.image_shape, read.description)
+    assert data.load("x.npy", mapped_bytes=0, needs_digest=False).digest == ""
+
+
+def test_what_cannot_be_used_as_it_lies_in_a_file_is_read():
+    rng = np.random.default_rng(0)
+    for x in (rng.integers(0, 9, (60, 9)), np.asfortranarray(rng.random((60, 9))), rng.random((60, 9)).astype(np.float16)):
+        np.save("x.npy", x)
+        dataset = data.load("x.npy", mapped_bytes=0)
+        assert isinstance(dataset.x_train, np.ndarray)
+        assert dataset.digest == data.load("x.npy").digest
+    np.save("x.npy", rng.random((60, 9)))
+    for options in ({"scale": 2.0}, {"condition": "half", "image_shape": (3, 3)}, {"mapped_bytes": 60 * 9 * 8 + 129}):
+        assert isinstance(data.load("x.npy", **{"mapped_bytes": 0, **options}).x_train, np.ndarray)
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("kind", ["zeros and ones", "grey levels", "floats"])
+def test_a_run_on_a_mapped_file_has_the_bits_of_one_in_memory(kind, monkeypatch):
+    np.save("x.npy", ROWS[kind](np.random.default_rng(0)))
+    for out, n_bytes in (("read", 2**30), ("mapped", 0)):
+        monkeypatch.setattr("npvae.app.dataset.MAPPED_BYTES", n_bytes)
+        assert cli.main(["train", "--model", NUMPY_VAE, *SMALL, "--data", "x.npy", "--out", out]) == 0
+    (read, about), (mapped, _) = (files.read(f"{out}/checkpoint.npz") for out in ("read", "mapped"))
+    assert about["model"]["class"] == "NumpyVAE"
+    assert {name: value.tobytes() for name, value in read.items()} == {name: value.tobytes() for name, value in mapped.items()}
+
+
+def test_bad_values_of_a_mapped_file_are_named(error_of, monkeypatch):
+    monkeypatch.setattr("npvae.app.dataset.MAPPED_BYTES", 0)
+    for value, message in ((np.nan, "must be finite; got nan"), (7.0, "must lie in [0, 1]")):
+        x = np.random.default_rng(0).random((60, 9))
+        x[33, 2] = value
+        np.save("x.npy", x)
+        assert message in error_of("train", "--model", NUMPY_VAE, *SMALL, "--data", "x.npy")
+    Path("x.npy").write_bytes(Path("x.npy").read_bytes()[:-8])
+    assert "x.npy: cannot be used" in error_of("train", "--model", NUMPY_VAE, *SMALL, "--data", "x.npy")

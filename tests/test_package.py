@@ -178,4 +178,4 @@ def test_set_up():
     assert setup["metadata"]["version"] == npvae.__version__
     assert setup["options"]["python_requires"] == ">=3.11"
     assert "npvae = npvae.app.cli:main" in setup["options.entry_points"]["console_scripts"]
-    assert set(setup["options.extras_require"]) == {"data", "test", "bench", "sklearn"}
+    assert set(setup["options.extras_require"]) == {"data", "test", "bench", "sklearn", "mpi"}

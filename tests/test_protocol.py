@@ -11,7 +11,7 @@ from npvae.data.rows import Rows
 from npvae.models.protocol import Model
 from npvae.training import checkpoint, optim
 from npvae.training.schedules import Linear
-from npvae.training.step import validate
+from npvae.training.validation import validate
 
 # ---- a model of one's own ----
 

@@ -1,8 +1,9 @@
 """Random numbers as pure functions of the seed and of counters."""
 
 import numpy as np
+import pytest
 
-from npvae.core.randomness import FULL_BATCH, PERMUTATION, STEP, VALIDATION, Stream, generator
+from npvae.core.randomness import FULL_BATCH, PERMUTATION, STEP, VALIDATION, Stream, generator, permutation
 
 
 def test_a_generator_is_a_pure_function_of_seed_stream_and_counters():
@@ -11,6 +12,13 @@ def test_a_generator_is_a_pure_function_of_seed_stream_and_counters():
     assert len({generator(*key).bytes(8) for key in keys}) == 6
     for key in keys:
         assert generator(*key).bytes(8) == generator(*key).bytes(8)
+
+
+@pytest.mark.parametrize("n", [1, 2, 1000, 70_000])
+def test_a_permutation_is_that_of_numpy_in_half_of_the_memory(n):
+    order = permutation(np.random.default_rng(3), n)
+    np.testing.assert_array_equal(order, np.random.default_rng(3).permutation(n))
+    assert order.itemsize == 4
 
 
 def test_the_numbers_of_a_step_depend_on_nothing_but_the_step():

@@ -9,7 +9,7 @@ from npvae.models import BoltzmannMachine
 from npvae.ops.partition import states_of
 from npvae.training import checkpoint
 from npvae.training.optim import Momentum
-from npvae.training.step import validate
+from npvae.training.validation import validate
 
 STATES = states_of(0, 32, 5)
 KINDS = pytest.mark.parametrize("visible", ["binary", "gaussian"])

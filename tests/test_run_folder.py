@@ -45,7 +45,7 @@ def test_config_holds_all_that_repeats_the_run(finished):
         "output_bias": False, "objective": "elbo", "train_samples": 1, "beta": 1.0, "annealing_epochs": 0,
         "annealing_cycles": 0, "free_bits_per_dimension": 0.0, "free_bits_total": 0.0, "learning_rate": 1e-3,
         "learning_rate_schedule": "constant", "learning_rate_drop_epochs": 10, "learning_rate_drop_factor": 0.1,
-        "max_gradient_norm": None, "weight_decay": 0.0, "early_stopping": None,
+        "max_gradient_norm": None, "weight_decay": 0.0, "early_stopping": None, "reduction": "fastest",
     }  # fmt: skip
     assert config["image_shape"] == [16, 16]
     assert config["scaling"] is None

@@ -13,7 +13,8 @@ from npvae.ops.latent import gaussian_kl_forward
 from npvae.training import checkpoint
 from npvae.training.optim import SGD, Adam
 from npvae.training.schedules import Cyclical, Linear
-from npvae.training.step import Step, share, validate, validation_settings
+from npvae.training.step import Step, share
+from npvae.training.validation import validate, validation_settings
 
 RNG = np.random.default_rng(0)
 X = (RNG.random((60, 12)) < np.where(RNG.random((60, 1)) < 0.5, 0.85, 0.15)).astype(np.float32)

@@ -16,7 +16,8 @@ from npvae.core import workers
 from npvae.core.workers import Workers, cores_available, workers_for
 from npvae.data.rows import Rows
 from npvae.training import optim
-from npvae.training.step import Step, validate
+from npvae.training.step import Step
+from npvae.training.validation import validate
 
 OPTIMIZERS = (optim.SGD(), optim.Momentum(), optim.AdaGrad(), optim.RMSProp(), optim.Adam())
 

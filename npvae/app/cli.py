@@ -5,10 +5,11 @@ import sys
 import warnings
 
 from npvae import models
-from npvae.app import commands, compress, make_data, settings, terminal
+from npvae.app import commands, compress, make_data, mpi, settings, sweep, terminal
 from npvae.app.parser import Parser, add_data_dir, add_run, argument_type
 from npvae.core import options
 from npvae.core.checks import NpvaeWarning
+from npvae.core.ranks import OtherRankFailedError
 
 TRAIN_DESCRIPTION = """\
 Train a model. Without arguments: a variational autoencoder on lattices of the Ising
@@ -22,12 +23,13 @@ examples:
   npvae train --data counts.npy --likelihood gaussian --scale standardise
   npvae train --data mnist --condition label
   npvae train --resume --out runs/ising --epochs 60
+  mpiexec -n 4 npvae train --data spectra.npy --batch-size 1024
   npvae train --model my_model.py --data spectra.npy"""
 
 
 def main(argv=None):
     """Run the command; returns the exit status."""
-    with terminal.usable():
+    with terminal.usable(), mpi.one_voice():
         try:
             status = run(sys.argv[1:] if argv is None else list(argv))
             sys.stdout.flush()  # what cannot be written is an error of this command
@@ -38,7 +40,7 @@ def main(argv=None):
             return fail("not enough memory for this size of data and model")
         except BrokenPipeError:  # the reader of our output has left: nothing to say, and nobody to say it to
             return 1
-        except (ValueError, OSError, FloatingPointError) as error:
+        except (ValueError, OSError, FloatingPointError, OtherRankFailedError) as error:
             return fail(" ".join(str(error).split()))
 
 
@@ -47,12 +49,14 @@ def run(argv):
     args = build_parser(argv).parse_args(argv)
     with warnings.catch_warnings():
         warnings.simplefilter("always", NpvaeWarning)
-        warnings.showwarning = lambda message, *_: print(f"npvae: warning: {message}", file=sys.stderr)
+        warnings.showwarning = lambda message, *_: mpi.told()[0] or print(f"npvae: warning: {message}", file=sys.stderr)
         return args.run(args)
 
 
 def fail(message, status=1):
+    mpi.wait_for_rank_0()
     print(f"npvae: error: {message}", file=sys.stderr)
+    mpi.end_all(status)
     return status
 
 
@@ -64,6 +68,7 @@ def build_parser(argv=()):
     )
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_train(subparsers, _kind_of(argv))
+    sweep.add_parser(subparsers)
     make_data.add_parser(subparsers)
     _add_evaluate(subparsers)
     _add_sample(subparsers)
@@ -104,8 +109,8 @@ def _add_train(subparsers, kind):
                        "it, MNIST is downloaded once")  # fmt: skip
     group.add_argument("--out", metavar="RUN", type=options.path, help="run folder, new or empty (default: the "
                        "first free of runs/DATA, runs/DATA-2, ...)")  # fmt: skip
-    group.add_argument("--workers", metavar="N", type=argument_type(options.integer(1)), help="threads that share each batch "
-                       "(default: one for small models, else the cores available)")  # fmt: skip
+    group.add_argument("--workers", metavar="N", type=argument_type(options.integer(1)), help="threads that share each batch, "
+                       "of each process (default: one for small models, else the cores available)")  # fmt: skip
     group.add_argument("--resume", action="store_true", help="continue the run in --out with its own settings, or begin it if "
                        "the folder is empty or not there, so that one command line starts and restarts a job. --epochs, "
                        "--workers and --data-dir (data that have moved) may be new, other options only as they are in "

@@ -1,8 +1,8 @@
 """What the commands of `npvae` do. Each takes the parsed options and returns the exit status."""
 
+import contextlib
 import math
 import time
-import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,24 +10,25 @@ from pathlib import Path
 import numpy as np
 
 from npvae.app import arguments as told
-from npvae.app import report, run_folder, settings
+from npvae.app import mpi, report, run_folder, settings
+from npvae.app.dataset import data_of_run, load_data, rows_of, validation_rows
 from npvae.app.interruption import Interruption
 from npvae.app.pictures import draw_pictures, save_picture
-from npvae.core.checks import NpvaeWarning
 from npvae.data import Scaling
-from npvae.data.rows import Rows
 from npvae.training import checkpoint
 
 SECONDS_BETWEEN_SAVES = 60  # within an epoch
 
 
-def train(args):
-    """`npvae train`."""
-    resumed = args.resume and has_begun(args)
+def train(args, ranks=None):
+    """`npvae train`, in the processes that were started together if no `ranks` are given. All of them do the same, but that
+    rank 0 has the run folder."""
+    ranks = mpi.started_together() if ranks is None else ranks
+    resumed = ranks.first(lambda: args.resume and has_begun(args))
     kind, arguments, config = told.of_resumed_run(args) if resumed else (*told.of_new_run(args), None)
     settings.check_data(kind, arguments)
-    dataset = load_data(arguments)
-    if resumed and (change := run_folder.data_have_changed(args.out, config, dataset)):
+    dataset = load_data(arguments, ranks=ranks)
+    if resumed and ranks.is_first and (change := run_folder.data_have_changed(args.out, config, dataset)):
         raise ValueError(f"{change}. Give the run its data back (--data-dir DIR if they have moved), or begin another run")
     print(f"data      {dataset.description}")
     model, state = settings.new_model(kind, arguments, dataset.x_train.shape[1], dataset.n_condition), None
@@ -35,26 +36,29 @@ def train(args):
     n_rows = len(dataset.x_train)
     step_settings = settings.step_settings(kind, arguments, math.ceil(n_rows / arguments["batch_size"]))
     settings.check_step_settings(model, step_settings)
-    rows = rows_of(model, dataset)
-    folder = Path(args.out) if resumed else run_folder.new_folder(args.out, _default_name(arguments, kind))
-    with run_folder.exclusive(folder):
-        if not resumed:
+    rows = rows_of(model, dataset, ranks)
+    name = _default_name(arguments, kind)
+    folder = Path(args.out) if resumed else ranks.first(lambda: run_folder.new_folder(args.out, name))
+    with run_folder.exclusive(folder) if ranks.is_first else contextlib.nullcontext():
+        if not resumed and ranks.is_first:
             run_folder.check_unused(folder)  # nobody has begun a run there since we looked
-        if resumed and checkpoint.has_progress(folder):  # else it was stopped before its first save, and begins again
+        if resumed and ranks.is_first and checkpoint.has_progress(folder):  # else it was stopped before its first save
             model, state = checkpoint.load_progress(folder, kind)
-        else:
+        elif ranks.is_first:  # whose model and state will be those of all
             _start(model, kind, arguments, rows[0])
         if resumed:
             report.print_notes(config, arguments, n_rows, state)
         print(f"model     {report.name_of(model)}\nrun       {folder}\n")
-        run_folder.write_config(folder, arguments, model, dataset)
-        run = Run(folder, model, arguments)
+        run = Run(folder, model, arguments, ranks)
+        if ranks.is_first:
+            run_folder.write_config(folder, arguments, model, dataset)
         history = run.fit(rows, n_rows, step_settings, state)
-        if run.interruption.signal:
-            return 128 + run.interruption.signal
+        if run.signal:
+            return 128 + run.signal
         run.check_saved()
-        pictures = draw_pictures(folder, model, rows[1], dataset, history)
-        print(report.training_report(folder, model, arguments, history, pictures))
+        if ranks.is_first:
+            pictures = draw_pictures(folder, model, rows[1], dataset, history)
+            print(report.training_report(folder, model, arguments, history, pictures))
     return 0
 
 
@@ -63,21 +67,6 @@ def has_begun(args):
     if args.out is None:
         raise ValueError("--resume needs --out RUN, the run folder to continue")
     return not run_folder.is_unused(Path(args.out))
-
-
-def load_data(arguments, scaling=None):
-    """The data of a run; scaling: that of its training, if there was one."""
-    from npvae import data
-
-    scale = arguments["scale"] if scaling is None else scaling
-    shape = settings.image_shape(arguments)
-    return data.load(arguments["data"], arguments["data_dir"], True, scale, shape, arguments["condition"])
-
-
-def rows_of(model, dataset):
-    """The training and the validation rows of a data set, checked for the model."""
-    train, val = Rows.of(model, dataset.train, "training data"), Rows.of(model, dataset.val, "validation data")
-    return replace(train, numbers=dataset.numbers_train), replace(val, numbers=dataset.numbers_val)
 
 
 def _default_name(arguments, kind):
@@ -98,12 +87,13 @@ def _start(model, kind, arguments, train_rows):
 
 
 class Run:
-    """The training of a run folder: it saves after every epoch, every minute, and when it is interrupted."""
+    """The training of a run folder: it saves after every epoch, every minute, and when it is interrupted. Of several ranks the
+    first does, and `signal` is one that any of them was sent."""
 
-    def __init__(self, folder, model, arguments):
-        self.folder, self.model, self.arguments = folder, model, arguments
+    def __init__(self, folder, model, arguments, ranks):
+        self.folder, self.model, self.arguments, self.ranks = folder, model, arguments, ranks
         self.about = {"arguments": arguments, "environment": run_folder.environment()}
-        self.interruption = Interruption()
+        self.interruption, self.signal = Interruption(ranks.is_first), 0
         self.saved, self.is_saved, self.latest = time.monotonic(), True, None
 
     def fit(self, rows, n_rows, step_settings, state):
@@ -113,19 +103,21 @@ class Run:
         from npvae.training.optim import adam_for
 
         arguments, train_rows, val_rows = self.arguments, rows[0], rows[1] if rows[1].arrays else None
-        names = ("epochs", "batch_size", "max_gradient_norm", "weight_decay", "early_stopping", "seed", "workers")
+        names = ("epochs", "batch_size", "max_gradient_norm", "weight_decay", "early_stopping", "seed", "workers", "reduction")
         optimizer = adam_for(self.model, settings.learning_rate(arguments, n_rows))
         with self.interruption:
             history = fit(self.model, train_rows, val_rows, optimizer=optimizer, on_epoch=self.save, on_step=self.on_step,
-                          resume=state, steps_per_epoch=n_rows, **{n: arguments[n] for n in names}, **step_settings)
-            if self.interruption.signal and self.latest is not None:
+                          resume=state, steps_per_epoch=n_rows, comm=self.ranks.comm, **{n: arguments[n] for n in names},
+                          **step_settings)  # fmt: skip
+            self.signal = self.ranks.largest(self.interruption.signal)
+            if self.signal and self.latest is not None and self.ranks.is_first:
                 self.end_early(self.latest)
         return history
 
     def save(self, state):
         """Save the run unless it is spoilt: what was saved before is worth more then."""
         self.is_saved = checkpoint.is_sound(state)
-        if self.is_saved:
+        if self.is_saved and self.ranks.is_first:
             checkpoint.save_progress(self.folder, self.model, state, **self.about)
             self.saved = time.monotonic()
 
@@ -163,25 +155,9 @@ def trained_model(args):
     return checkpoint.load_model(args.run_folder, best, kind), arguments, config
 
 
-def data_of_run(args, arguments, config):
-    """The data of a run, in --data-dir if that is given; a warning if they are not those that it was trained on."""
-    if args.data_dir is not None:
-        arguments = {**arguments, "data_dir": args.data_dir}
-    dataset = load_data(arguments, Scaling.from_json(config["scaling"]))
-    if change := run_folder.data_have_changed(args.run_folder, config, dataset):
-        warnings.warn(change, NpvaeWarning, stacklevel=2)
-    return dataset
-
-
-def validation_rows(model, dataset, seed, index=None):
-    """The validation rows of a dataset, those of an index (B,) or all, as a batch of model input."""
-    rows = Rows.of(model, dataset.val, "validation rows")
-    return rows.batch(np.arange(len(rows)) if index is None else index, np.random.default_rng(seed))
-
-
 def evaluate(args):
     """`npvae evaluate`."""
-    from npvae.training.step import validation_settings
+    from npvae.training.validation import validation_settings
 
     model, arguments, config = trained_model(args)
     dataset = data_of_run(args, arguments, config)

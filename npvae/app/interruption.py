@@ -8,10 +8,11 @@ import threading
 
 
 class Interruption:
-    """Within the block the first Ctrl-C (SIGINT) or SIGTERM is noted in `signal`, and a second one ends the program at once."""
+    """Within the block the first Ctrl-C (SIGINT) or SIGTERM is noted in `signal`, and a second one ends the program at once.
+    tells: whether that is said."""
 
-    def __init__(self):
-        self.signal, self.handlers = 0, {}
+    def __init__(self, tells=True):
+        self.signal, self.handlers, self.tells = 0, {}, tells
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():  # others cannot set handlers
@@ -26,6 +27,8 @@ class Interruption:
         if self.signal:
             os._exit(128 + number)
         self.signal = number
+        if not self.tells:
+            return
         text = "\nfinishing the step, then saving; interrupt again to end at once, without saving"
         # Ctrl-C also ends what reads our output (tee), and may come while stderr is being written to: saving is worth more.
         with contextlib.suppress(OSError, RuntimeError):

@@ -2,6 +2,7 @@
 
 import argparse
 
+from npvae.app import mpi
 from npvae.core import options
 
 
@@ -12,7 +13,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **keywords)
 
     def error(self, message):
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        self.exit(2, None if mpi.told()[0] else f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
 def argument_type(check):

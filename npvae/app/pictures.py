@@ -6,6 +6,9 @@ from functools import partial
 import numpy as np
 
 from npvae.core.checks import NpvaeWarning
+from npvae.data.arrays import Mapped
+
+MAX_MAPPED_ROWS = 10_000  # of a file that may be larger than the memory
 
 
 def draw_pictures(folder, model, val_rows, dataset, history):
@@ -30,7 +33,8 @@ def pictures(model, val_rows, dataset, history):
     if hasattr(model, "pictures"):
         from npvae.app import plots
 
-        batch = val_rows.batch(np.arange(len(val_rows)), np.random.default_rng(0))
+        n = min(len(val_rows), MAX_MAPPED_ROWS) if isinstance(val_rows.arrays[0], Mapped) else len(val_rows)
+        batch = val_rows.batch(np.arange(n), np.random.default_rng(0))
         with plots.own_settings():  # for figures that are made at once
             yield from model.pictures(plots, *batch, dataset)
 

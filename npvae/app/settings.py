@@ -12,6 +12,7 @@ from npvae import models
 from npvae.core import options
 from npvae.core.options import Option
 from npvae.data import LABEL, NONE, STANDARDISE
+from npvae.training.fit import REDUCTIONS
 from npvae.training.schedules import BurdaStages, Cosine, Cyclical, Linear, StepDecay
 from npvae.training.step import setting_at
 
@@ -29,6 +30,9 @@ RUN = (
            "array of the .npz file: train a conditional model p(x|condition)", options.text, metavar="NAME"),
     Option("epochs", 30, "passes over the training rows", options.integer(1), metavar="N"),
     Option("batch_size", 128, "rows per step", options.integer(1), metavar="N"),
+    Option("reduction", "fastest", "fastest; or shards: the gradients of the workers' shards are added one by one, in order, "
+           "so that N processes of one worker (mpiexec -n N) and one process of N workers give the same bits",
+           options.one_of(*REDUCTIONS), metavar="R", choices=REDUCTIONS),
     Option("seed", 0, "of weights, order and noise; the same seed repeats the run", options.integer(0), metavar="S"),
 )  # fmt: skip
 OPTIMISATION = (

@@ -239,6 +239,19 @@ def read_npz(file, n_bytes, wanted=None):
 
 def read_npy(file, n_bytes, name="an array"):
     """The array of an open .npy file of n_bytes, read only once its header agrees with that size."""
+    check_npy(file, n_bytes, name)
+    return npy_format.read_array(file, allow_pickle=False)
+
+
+def map_npy(file, n_bytes, name="an array"):
+    """As `read_npy`, of a file on the disk, whose array is mapped into memory: it can be read only, and who changes the file
+    changes it, too."""
+    check_npy(file, n_bytes, name)
+    return np.load(file.name, mmap_mode="r", allow_pickle=False)
+
+
+def check_npy(file, n_bytes, name):
+    """ValueError unless an open .npy file of n_bytes holds numbers, as many as its header says; it is left at its beginning."""
     shape, dtype = read_header(file)
     if dtype.kind not in "buif":
         raise ValueError(f"{name} of dtype {dtype}")
@@ -246,7 +259,6 @@ def read_npy(file, n_bytes, name="an array"):
     if claimed != got:
         raise ValueError(f"{name} whose header claims {shape} of {dtype}, {claimed} bytes, before {got} bytes")
     file.seek(0)
-    return npy_format.read_array(file, allow_pickle=False)
 
 
 def read_header(file):

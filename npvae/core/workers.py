@@ -1,10 +1,11 @@
 """Data-parallel work: a batch is cut into one shard of rows per worker.
 
 A gradient is a mean over rows, so the gradients of the shards, weighted by their shares of the rows, add up to that of the
-batch: the same seam along which a batch could be split across machines. Each worker computes its own (`npvae.training.step`),
-or all of them one together (`npvae.training.together`). Workers are threads: BLAS and the kernels release Python's lock. BLAS
-itself is held to one thread per worker, because two pools of threads on the same cores wait for each other. Every sum has a
-fixed order, so results depend on the number of workers (by rounding, and by the shards' own noise) but never on scheduling.
+batch: the same seam along which it is cut for processes (`npvae.core.ranks`). Each worker computes its own
+(`npvae.training.step`), or all of them one together (`npvae.training.together`). Workers are threads: BLAS and the kernels
+release Python's lock. BLAS itself is held to one thread per worker, because two pools of threads on the same cores wait for
+each other. Every sum has a fixed order, so results depend on the number of workers (by rounding, and by the shards' own noise)
+but never on scheduling.
 """
 
 from itertools import pairwise
@@ -58,6 +59,8 @@ class Workers:
     def map(self, function, items, begins=False):
         """[function(item) for item in items], of which there are at most n: the first by the calling thread, each other by a
         worker. An error is raised when all have ended. begins: the function calls `begin` of `npvae.kernels.team`."""
+        if not items:
+            return []
         first, *others = items
         if not others:
             return [function(first)]
@@ -112,8 +115,7 @@ class Workers:
 
     def parts(self, size):
         """range(size) as one slice per worker (fewer if it is not as long), in order, of lengths that differ by at most one."""
-        edges = (-(-size * k // self.n) for k in range(self.n + 1))
-        return [slice(edge, next_edge) for edge, next_edge in pairwise(edges) if edge < next_edge]
+        return parts_of(size, self.n, 0, self.n)
 
 
 class Desk:
@@ -206,6 +208,14 @@ def set_threads(library, n):
     let_others(force=True)
     library.set_num_threads(n)
     let_others(force=True)
+
+
+def parts_of(size, n, first, count):
+    """range(size) cut into n slices, in order, of lengths that differ by at most one (fewer slices if it is not as long): those
+    from the number `first` on, at most `count`."""
+    n = max(1, min(n, size))
+    edges = (-(-size * k // n) for k in range(first, min(first + count, n) + 1))
+    return [slice(edge, next_edge) for edge, next_edge in pairwise(edges) if edge < next_edge]
 
 
 def workers_for(n_multiplications, together=False):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npvae.core import checks, levels
+from npvae.core.randomness import permutation
 from npvae.data import arrays, ising, mnist, toy
 
 NAMES = ("ising", "mnist", *(f"toy:{name}" for name in toy.NAMES))
@@ -19,6 +20,8 @@ VALIDATION_SHARE = 0.1  # of the user's own rows
 STANDARDISE = "standardise"
 NONE = "none"  # the data of a model without
 LABEL, HALF = "label", "half"  # conditions; any other word is the name of an array
+MAPPED_BYTES = 2**30  # from which on a .npy file is mapped into memory, not read
+MNIST_BYTES = 60_000 * 784  # of its training images
 ROWS_PER_PASS = 1000  # scaled at a time, so that little memory is needed
 
 
@@ -114,7 +117,8 @@ class Dataset(NamedTuple):
 NO_DATA = Dataset("none: an epoch is 100 steps", np.empty((100, 0)), np.empty((0, 0)), None, "", None)
 
 
-def load(data="ising", data_dir=None, progress=False, scale=None, image_shape=None, condition=None):
+def load(data="ising", data_dir=None, progress=False, scale=None, image_shape=None, condition=None, mapped_bytes=MAPPED_BYTES,
+         needs_digest=True):  # fmt: skip
     """The data set "ising" (simulated), "mnist", "toy:NAME" (points in the plane), or the user's .npy or .npz file; "none" for
     a model without data. ValueError or OSError if it cannot be had.
 
@@ -129,6 +133,9 @@ def load(data="ising", data_dir=None, progress=False, scale=None, image_shape=No
                  lower, which is the larger one of an odd number of pixel rows; or the name of an array (n,) or (n, C) of the
                  .npz file. (n,) integers are class numbers, all else are floats (`arrays.as_condition`). scale acts on x, and
                  so on both halves, but on no other condition
+    mapped_bytes a .npy file of at least so many bytes, and MNIST's images if they are that much, stay on the disk, and their
+                 rows are read when they are used, unless there is a scale or a condition
+    needs_digest whether to compute the digest, which reads all rows
 
     A leading ~ in data and data_dir is the home folder. The Ising lattices to train and to validate on come from independent
     chains. MNIST validates on its test images. Of the user's rows a tenth, drawn with a fixed seed, is held out.
@@ -136,8 +143,10 @@ def load(data="ising", data_dir=None, progress=False, scale=None, image_shape=No
     if data == NONE:
         return NO_DATA
     data, data_dir = os.path.expanduser(data), None if data_dir is None else os.path.expanduser(data_dir)
-    dataset = _with_condition(_as_it_is(data, data_dir, progress, condition), condition)
-    digest = digest_of(dataset.x_train, dataset.x_val, dataset.labels_val, dataset.condition_train, dataset.condition_val)
+    mapped_bytes = mapped_bytes if scale is None and condition is None else math.inf
+    dataset = _with_condition(_as_it_is(data, data_dir, progress, condition, mapped_bytes), condition)
+    parts = dataset.x_train, dataset.x_val, dataset.labels_val, dataset.condition_train, dataset.condition_val
+    digest = digest_of(*parts) if needs_digest else ""
     x_train, x_val, scaling = scaled(dataset.x_train, dataset.x_val, scale)
     one_for_all = scaling is None or np.ndim(scaling.shift) == 0
     shape = shape_of_images(dataset, x_train if one_for_all else dataset.x_train, image_shape)
@@ -151,7 +160,7 @@ def load(data="ising", data_dir=None, progress=False, scale=None, image_shape=No
     return _in_halves(dataset) if condition == HALF else dataset
 
 
-def _as_it_is(data, data_dir, progress, condition):
+def _as_it_is(data, data_dir, progress, condition, mapped_bytes):
     """The data set before anything is done to it. A condition that is an array of its file is there already."""
     if not isinstance(condition, str | None) or (data in NAMES and condition not in (None, LABEL, HALF)):
         raise ValueError(f"condition must be {LABEL}, {HALF}, or the name of an array of a .npz file; got {condition!r} with "
@@ -159,7 +168,7 @@ def _as_it_is(data, data_dir, progress, condition):
     if data == "ising":
         return _ising(progress)
     if data == "mnist":
-        digits = mnist.load(data_dir)
+        digits = mnist.load(data_dir, mapped_bytes <= MNIST_BYTES)
         description = f"MNIST digits, {len(digits.x_train):,} to train on, {len(digits.x_test):,} test images to validate on"
         return Dataset(description, digits.x_train, digits.x_test, digits.y_test, "digit", (28, 28),
                        labels_train=digits.y_train)  # fmt: skip
@@ -169,7 +178,8 @@ def _as_it_is(data, data_dir, progress, condition):
     if path.suffix.lower() in arrays.NEEDS:
         if data_dir is not None:
             path = Path(data_dir) / (path.name if path.is_absolute() else path)
-        return _own(path, None if condition in (LABEL, HALF) else condition)
+        is_mapped = path.suffix.lower() == ".npy" and path.exists() and path.stat().st_size >= mapped_bytes
+        return _own(path, None if condition in (LABEL, HALF) else condition, is_mapped)
     raise ValueError(f"data must be {', '.join(NAMES)} or the path of a .npy or .npz file; got {data!r}")
 
 
@@ -256,10 +266,11 @@ def digest_of(*parts):
     sha = hashlib.sha256()
     for array in parts:
         if array is not None:
-            with np.errstate(over="ignore"):
-                array = np.ascontiguousarray(array, np.float32 if array.dtype.kind == "f" else None)
-            sha.update(f"{array.dtype.str} {array.shape};".encode())
-            sha.update(array)
+            dtype = np.dtype(np.float32) if array.dtype.kind == "f" else array.dtype
+            sha.update(f"{dtype.str} {array.shape};".encode())
+            for block in array.blocks() if isinstance(array, arrays.Mapped) else [array]:
+                with np.errstate(over="ignore"):
+                    sha.update(np.ascontiguousarray(block, dtype))
     return sha.hexdigest()
 
 
@@ -281,16 +292,17 @@ def _toy(name):
     return Dataset(description, x_train, x_val, None, "label", None)
 
 
-def _own(path, condition):
-    """Rows of the user's file; condition: the name of the array that is to be it, or None."""
-    x, labels, image_shape, values = arrays.load(path, condition)
+def _own(path, condition, is_mapped):
+    """Rows of the user's file; condition: the name of the array that is to be it, or None; is_mapped: they stay in it."""
+    x, labels, image_shape, values = arrays.load(path, condition, is_mapped)
     if len(x) < 2:
         raise ValueError(f"{path} must hold at least 2 rows, to train and to validate on; got {len(x)}")
-    order = np.random.default_rng(0).permutation(len(x))
+    order = permutation(np.random.default_rng(0), len(x))
     n_val = max(1, round(VALIDATION_SHARE * len(x)))
     train, val = np.sort(order[n_val:]), np.sort(order[:n_val])
     description = f"{path.name}, {len(train):,} rows to train on, {len(val):,} to validate on"
     labels_train, labels_val = (None, None) if labels is None else (labels[train], labels[val])
     condition_train, condition_val = (None, None) if values is None else (values[train], values[val])
-    return Dataset(description, x[train], x[val], labels_val, "label", image_shape, numbers_train=train, numbers_val=val,
+    x_train, x_val = (arrays.Mapped(x.x, part) if isinstance(x, arrays.Mapped) else x[part] for part in (train, val))
+    return Dataset(description, x_train, x_val, labels_val, "label", image_shape, numbers_train=train, numbers_val=val,
                    labels_train=labels_train, condition_train=condition_train, condition_val=condition_val)  # fmt: skip

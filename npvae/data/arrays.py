@@ -15,6 +15,7 @@ NEEDS = {
     ".npz": "an intact .npz archive (numpy.savez) with an array x, or just one array of two or more dimensions",
 }
 LABELS = ("labels", "y")
+ROWS_PER_BLOCK = 1000  # of a mapped file that are in memory at a time
 MAX_CLASSES = 1000  # as a condition: each class is a column of ones and zeros
 
 
@@ -27,7 +28,48 @@ class Arrays(NamedTuple):
     condition: np.ndarray | None = None  # (n,) class numbers or (n, C) floats, if an array of the file was named as such
 
 
-def load(path, condition=None):
+class Mapped:
+    """Rows of a file that is mapped into memory, or those of some numbers: what is not indexed is not read.
+
+    x (n_all, D), C-contiguous: bool, uint8, float32 or float64; numbers (n,) of the rows in it, None for all.
+    """
+
+    ndim = 2
+
+    def __init__(self, x, numbers=None):
+        self.x, self.numbers = np.asarray(x), numbers
+        self.dtype, self.shape = x.dtype, (len(x) if numbers is None else len(numbers), x.shape[1])
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, index):
+        """The rows of an index (B,) or a slice: (B, D)."""
+        return self.x[index if self.numbers is None else self.numbers[index]]
+
+    def __array__(self, dtype=None, copy=None):
+        """All rows, in memory, for who needs them at once."""
+        return np.array(self[:], dtype)
+
+    def blocks(self):
+        """All rows, some after the other: (ROWS_PER_BLOCK, D), the last block fewer."""
+        for start in range(0, len(self), ROWS_PER_BLOCK):
+            yield self[start : start + ROWS_PER_BLOCK]
+
+    def min(self):
+        return min(block.min() for block in self.blocks())
+
+    def max(self):
+        return max(block.max() for block in self.blocks())
+
+
+def can_be_mapped(x):
+    """Whether an array is one that is mapped from a file, and can be used as it lies there: C-contiguous rows of bool, uint8,
+    float32 or float64."""
+    return isinstance(x, np.memmap) and x.ndim == 2 and x.flags.c_contiguous and _kept_dtype(x.dtype) == x.dtype
+
+
+def load(path, condition=None, is_mapped=False):
     """Read data from a .npy file, or from a .npz archive with optional labels.
 
     path: a .npy with an array (n, D), or (n, ...) whose rows are flattened in C order; or a .npz whose array `x`, or
@@ -35,6 +77,7 @@ def load(path, condition=None):
     others, such as strings, are left out with a warning. A leading ~ is the home folder, and the case of the ending is no
     matter. (n, rows, columns, 1) and (n, 1, rows, columns) are images of (rows, columns).
     condition: the name of another array of the .npz, (n,) or (n, C), which is read as `as_condition` says.
+    is_mapped: leave the rows of a .npy file where they are, where they can be used so, as Mapped.
 
     Returns Arrays(x, labels, image_shape, condition). x keeps bool, uint8, float32 and float64; float16 and other integers
     become float32. Values are not rescaled.
@@ -51,7 +94,8 @@ def load(path, condition=None):
     with open(path, "rb") as file:
         try:
             n_bytes = path.stat().st_size
-            x, labels, given = _read_npy(file, n_bytes) if suffix == ".npy" else _read_npz(file, n_bytes, condition)
+            read = files.map_npy if is_mapped else files.read_npy
+            x, labels, given = (read(file, n_bytes), None, None) if suffix == ".npy" else _read_npz(file, n_bytes, condition)
         except MemoryError:
             raise
         except Exception as error:  # damaged bytes raise a dozen kinds of exception in zipfile, zlib, ast and NumPy
@@ -63,6 +107,8 @@ def load(path, condition=None):
         x = x.reshape(len(x), math.prod(image_shape))  # (n, ...) -> (n, D)
     if condition is not None:
         given = as_condition(given, len(x), f"{path}: the condition {condition}")
+    if can_be_mapped(x):
+        return Arrays(Mapped(x), None, image_shape)
     return Arrays(as_rows(x, name=str(path)), _as_labels(labels, len(x), path), image_shape, given)
 
 
@@ -79,8 +125,14 @@ def as_rows(x, name="x"):
     x: (n, D) of bool, integers or real numbers, n and D at least 1, finite. name: what errors call it.
 
     Returns a C-contiguous ndarray (n, D): bool, uint8, float32 and float64 as they came, float16 and other integers
-    as float32. Raises ValueError that names the argument, what it got and what it needs.
+    as float32; an array that is mapped from a file as Mapped, where it can be used so. Raises ValueError that names the
+    argument, what it got and what it needs.
     """
+    x = Mapped(x) if can_be_mapped(x) and x.size else x
+    if isinstance(x, Mapped):
+        for block in x.blocks() if x.dtype.kind == "f" else ():
+            checks.finite(f"a block of {ROWS_PER_BLOCK} rows of {name}", block)
+        return x
     x = checks.real_array(name, x)
     x = np.ascontiguousarray(x, dtype=_kept_dtype(x.dtype))
     if x.dtype.kind == "f":
@@ -119,10 +171,6 @@ def _as_labels(labels, n, path):
     if labels.shape != (n,):
         raise ValueError(f"{path}: got labels of shape {labels.shape}, needs one number per row, shape ({n},)")
     return labels
-
-
-def _read_npy(file, n_bytes):
-    return files.read_npy(file, n_bytes), None, None
 
 
 def _read_npz(file, n_bytes, condition):

@@ -44,13 +44,14 @@ class MNIST(NamedTuple):
     y_test: np.ndarray  # (10000,)
 
 
-def load(data_dir=None):
+def load(data_dir=None, is_mapped=False):
     """Read the four MNIST files, and download them the first time if no folder is given.
 
     data_dir: folder (~ is the home directory) that holds the four IDX files under their official names or as
     train-images.idx3-ubyte, the other common spelling; raw or with ".gz" (raw is taken where both are there). Without
     it they are read from `cache_dir()`, and what is missing or damaged there is downloaded (11 MB in all; needs pooch:
     pip install 'npvae[data]').
+    is_mapped: leave the images on the disk, where the file is raw, and do not look whether they are the official ones.
 
     Returns MNIST(x_train, y_train, x_test, y_test); the images are flattened row by row, (28, 28) -> (784,).
 
@@ -58,7 +59,7 @@ def load(data_dir=None):
     cannot be written, and ValueError where a file in data_dir is not, byte for byte, the official one.
     """
     if data_dir is None:
-        x_train, y_train, x_test, y_test = (_read_cached(name) for name in FILES)
+        x_train, y_train, x_test, y_test = (_read_cached(name, is_mapped) for name in FILES)
     else:
         folder = Path(os.path.expanduser(data_dir))
         paths = {name: _find(folder, name) for name in FILES}
@@ -66,8 +67,22 @@ def load(data_dir=None):
         if missing:
             raise FileNotFoundError(f"{folder}: missing {', '.join(missing)} (each may also end in .gz, and have a dot "
                                     "before idx)")  # fmt: skip
-        x_train, y_train, x_test, y_test = (read_idx(path, sha256=FILES[name]) for name, path in paths.items())
+        x_train, y_train, x_test, y_test = (_read_or_map(path, name, is_mapped) for name, path in paths.items())
     return MNIST(x_train.reshape(len(x_train), -1), y_train, x_test.reshape(len(x_test), -1), y_test)
+
+
+def _read_or_map(path, name, is_mapped):
+    return map_idx(path) if is_mapped and "images" in name and path.suffix != ".gz" else read_idx(path, sha256=FILES[name])
+
+
+def map_idx(path):
+    """As `read_idx`, of a raw file of images, which stays on the disk: what is not indexed is not read."""
+    with open(path, "rb") as file:
+        header = file.read(16)
+    magic, *shape = struct.unpack(">4I", header) if len(header) == 16 else (0,)
+    if magic != IMAGES or min(shape) == 0 or os.path.getsize(path) != 16 + math.prod(shape):
+        raise ValueError(f"{path}: got a file that is damaged, or of something else, needs a raw IDX file of images")
+    return np.memmap(path, np.uint8, "r", 16, tuple(shape))
 
 
 def read_idx(path, sha256=None):
@@ -158,12 +173,12 @@ def _read_at_most(file, n_bytes):
     return raw
 
 
-def _read_cached(name):
+def _read_cached(name, is_mapped=False):
     path = _find(cache_dir(), name)
     if path is None:
         return _download(name)
     try:
-        return read_idx(path, sha256=FILES[name])
+        return _read_or_map(path, name, is_mapped)
     except ValueError:
         with _writing_to_cache():
             path.unlink(missing_ok=True)  # a damaged copy of ours, which the mirrors can replace

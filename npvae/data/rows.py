@@ -12,7 +12,7 @@ import numpy as np
 
 import npvae.ops
 from npvae.core import checks, levels
-from npvae.data.arrays import as_rows
+from npvae.data.arrays import Mapped, as_rows, can_be_mapped
 
 ROWS_PER_CHECK = 1000
 
@@ -29,17 +29,33 @@ class Rows:
     numbers: np.ndarray | None = None  # (n,) of the rows in the user's file, where they are a part of it
 
     @classmethod
-    def of(cls, model, data, name, binarize=True, decides=True):
+    def of(cls, model, data, name, binarize=True, decides=True, ranks=None):
         """Check data, an array (n, D) or a tuple of arrays, for `model`; ValueError calls it `name`.
 
         uint8 data stay bytes. What they mean is read as in `npvae.core.levels`; decides: these are rows to be trained on, which
         decide it for a model that keeps no decision yet. binarize=False leaves grey levels as they are. Rows that were checked
-        before are returned.
+        before are returned. Of several `ranks` (`npvae.core.ranks`) the first checks what is mapped from a file for all.
         """
-        rows = data if isinstance(data, cls) else cls._checked(model, data, name, binarize, decides)
+        x = data[0] if isinstance(data, tuple) and len(data) == 1 else data
+        if isinstance(data, cls):
+            rows = data
+        elif ranks is not None and ranks.all(isinstance(x, Mapped) or can_be_mapped(x)) and ranks.n > 1:
+            rows = cls._checked_by_first(model, x, name, binarize, decides, ranks)
+        else:
+            rows = cls._checked(model, data, name, binarize, decides)
         if decides and rows.arrays and rows.arrays[0].dtype == np.uint8:
             levels.keep(model, rows.scale, name)
         return rows
+
+    @classmethod
+    def _checked_by_first(cls, model, x, name, binarize, decides, ranks):
+        def verdict():
+            rows = cls._checked(model, x, name, binarize, decides)
+            return rows.scale, rows.binarize
+
+        scale, binarize = ranks.first(verdict)
+        x = x if isinstance(x, Mapped) else Mapped(x)
+        return cls((x,), scale, binarize, model.theta.dtype, getattr(model, "ops", npvae.ops))
 
     @classmethod
     def _checked(cls, model, data, name, binarize, decides):
@@ -92,6 +108,8 @@ class Rows:
 
     def model_input(self, x, index, rng, out):
         """The data of some rows, (n, D) -> (B, D)."""
+        if isinstance(x, Mapped):
+            x, index = x[index], np.arange(len(index))
         shape = (len(index), x.shape[1])
         out = np.empty(shape, self.dtype) if out is None else out
         if self.binarize:
@@ -106,7 +124,8 @@ class Rows:
 
 def is_binary(x):
     """Whether an array holds nothing but zeros and ones (chunk by chunk, so that no large mask is made)."""
-    return x.dtype == bool or all(((rows == 0) | (rows == 1)).all() for rows in np.array_split(x, len(x) // 1000 + 1))
+    chunks = x.blocks() if isinstance(x, Mapped) else np.array_split(x, len(x) // 1000 + 1)
+    return x.dtype == bool or all(((rows == 0) | (rows == 1)).all() for rows in chunks)
 
 
 def model_input(model, x, rng=None, name="x"):

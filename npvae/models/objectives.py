@@ -78,9 +78,13 @@ def couples_rows(free_bits_per_dimension=0.0, free_bits_total=0.0, **_):
     return bool(free_bits_per_dimension or free_bits_total)
 
 
-def join(terms, caches, weights):
-    """From the Terms and caches of a batch's shards, with their shares of the rows as weights, those of the whole batch."""
-    first, *_ = terms
-    loss, joined = bounds.free_bits_elbo_join([cache.bound for cache in caches], weights)
+def join(terms, caches, weights, gathered=lambda compute: compute()):
+    """From the Terms and caches of a batch's shards, with their shares of the rows as weights, those of the whole batch.
+
+    gathered(compute): the lists of all ranks, this one's being compute(), where others have shards of the batch, too
+    (`npvae.core.ranks`)."""
+    weights, terms, of_all = zip(*gathered(lambda: [(w, term, cache.bound) for w, term, cache in zip(weights, terms, caches)]))
+    loss, ((*_, counts), *_) = bounds.free_bits_elbo_join(of_all, weights)
     means = [float(np.dot(weights, column)) for column in zip(*terms)]
-    return type(first)(*means)._replace(loss=loss.item()), [c._replace(bound=bound) for c, bound in zip(caches, joined)]
+    joined = [cache._replace(bound=(*cache.bound[:-1], counts)) for cache in caches]  # counts are those of the batch
+    return type(terms[0])(*means)._replace(loss=loss.item()), joined

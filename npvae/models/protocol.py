@@ -84,9 +84,10 @@ class Measure(NamedTuple):
 #   workspace(n_rows, n_shards=1, **settings)
 #                              the buffers of `gradient` for at most so many rows. Where they have a field `team`, the workers
 #                              compute one gradient together, each with such buffers (`npvae.training.together`)
-#   couples_rows(**settings), join(terms, caches, weights)
+#   couples_rows(**settings), join(terms, caches, weights, gathered=...)
 #                              for a loss that is no mean over rows: whether it is, and from the shards' Terms and caches those
-#                              of the whole batch, before their backward passes
+#                              of the whole batch, before their backward passes. Over several ranks gathered(compute) gives the
+#                              lists of all of them, this one's being compute()
 #   chains                     persistent Markov chains (C, ...), an array among the buffers, or None. Each step hands draw the
 #                              shard's rows of them, draw(rng, *batch, chains=rows, **settings): a view, which draw moves in
 #                              place; the noise holds a copy. Each worker has rows of its own, at least one, which rest in a

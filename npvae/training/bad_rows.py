@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from npvae.core.randomness import VALIDATION, generator
-from npvae.training.step import terms_of
+from npvae.training.validation import terms_of
 
 MAX_NAMED_ROWS = 5
 
@@ -38,9 +38,9 @@ def in_words(found, rows, whose):
     return f"see {named} {place}, with absolute values up to {largest(rows, found):.4g}"
 
 
-def largest(rows, index=slice(None)):
-    """The largest absolute value of the data in the rows `index`."""
-    x = rows.arrays[0][index]
+def largest(rows, index=None):
+    """The largest absolute value of the data in the rows `index`, or in all."""
+    x = rows.arrays[0] if index is None else rows.arrays[0][index]
     return rows.scale * max(float(x.max()), -float(x.min()))
 
 

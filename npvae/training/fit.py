@@ -12,21 +12,24 @@ import numpy as np
 
 from npvae.core import checks
 from npvae.core.progress import progress_bar, tell
-from npvae.core.randomness import PERMUTATION, generator
+from npvae.core.randomness import PERMUTATION, generator, permutation
+from npvae.core.ranks import Ranks
 from npvae.core.workers import Workers, workers_for
 from npvae.data.rows import Rows
 from npvae.models.backend import compilation_announced
 from npvae.training import bad_rows, optim, turns
 from npvae.training.state import Best, TrainingState, epoch_line, history_row, plain, terms_line
-from npvae.training.step import Step, validate, validation_settings
+from npvae.training.step import Step
 from npvae.training.together import is_together
+from npvae.training.validation import validate, validation_settings
 
 MAX_SKIPPED_IN_A_ROW = 3
+REDUCTIONS = ("fastest", "shards")
 
 
 def fit(model, x_train=(), x_val=None, *, epochs=10, batch_size=128, optimizer=None, max_gradient_norm=None, weight_decay=0.0,
-        early_stopping=None, binarize=True, steps_per_epoch=100, seed=0, workers=None, progress=True, on_epoch=None,
-        on_step=None, resume=None, **settings):  # fmt: skip
+        early_stopping=None, binarize=True, steps_per_epoch=100, seed=0, workers=None, reduction="fastest", comm=None,
+        progress=True, on_epoch=None, on_step=None, resume=None, **settings):  # fmt: skip
     """Train `model` in place by minimising its loss over minibatches; returns the History.
 
     x_train, x_val   (n, D): floats, bool, or uint8: grey levels 0–255 (read as 0–1) or, if x_train holds nothing above 1, zeros
@@ -47,9 +50,16 @@ def fit(model, x_train=(), x_val=None, *, epochs=10, batch_size=128, optimizer=N
     workers          threads that share each batch; by default one for small models, for others the cores available (at most
                      OMP_NUM_THREADS, and what a container's quota of processor time is worth).
                      The same seed and workers give the same bits; a different number of workers draws different noise
+    reduction        "fastest"; or "shards": the gradients of all workers' shards are added one by one, in order. Then N
+                     processes of one worker and one process of N workers give the same bits
+    comm             a communicator of mpi4py, MPI.COMM_WORLD: its processes, called ranks, train one model together. Each calls
+                     fit with the same arguments; `batch_size` is that of all ranks together, `workers` of each; rank 0 prints.
+                     An array that is mapped from a file (numpy.load with mmap_mode="r") is checked by rank 0, and of
+                     the others each reads its own rows only. None: this process alone
     progress         a bar with the model's Terms and the speed, on a terminal; a line per epoch
-    on_epoch         called with the TrainingState after each epoch
-    on_step          called with the TrainingState after each step; training stops there if it returns True
+    on_epoch         called with the TrainingState after each epoch, on every rank
+    on_step          called with the TrainingState after each step, on every rank; training stops there if it returns True on
+                     one of them
     resume           the TrainingState to go on from, with the model as it was then: the run continues bit for bit
     settings         what the model's draw and forward take, as values or callables of the step (0 for the first). Of a VAE:
                      objective, beta, n_samples, free_bits_per_dimension, free_bits_total (see `VAE.forward`)
@@ -58,24 +68,30 @@ def fit(model, x_train=(), x_val=None, *, epochs=10, batch_size=128, optimizer=N
     rows of the last epoch that cause it. After three in a row FloatingPointError says which tensor went wrong. Where the
     validation loss is not finite, a warning names rows that cause it. ValueError for arguments that cannot be used.
     """
+    ranks = Ranks(comm)
+    progress = progress and ranks.is_first
     optimizer = optim.adam_for(model) if optimizer is None else optimizer
     optimizer, settings = turns.arranged(model, optimizer, settings)
     check_training(model, optimizer, epochs, batch_size, seed, steps_per_epoch, workers, settings)
     check_regularisation(max_gradient_norm, weight_decay, early_stopping, x_val)
-    train = Rows.of(model, x_train, "x_train", binarize)
-    val = validation_rows(model, x_val, binarize)
-    state = TrainingState(optim.initial_state(optimizer, model.theta)) if resume is None else resume
+    checks.choice("reduction", reduction, REDUCTIONS)
+    train = Rows.of(model, x_train, "x_train", binarize, ranks=ranks)
+    val = validation_rows(model, x_val, binarize, ranks)
+    ranks.begin_alike(model)
+    state = ranks.first(lambda: resume)
+    state = TrainingState(optim.initial_state(optimizer, model.theta)) if state is None else state
     optim.check_state(optimizer, model.theta, state.optimizer)
-    n_workers, batch_size = how_shared(model, train, batch_size, workers, settings.get("n_samples", 1))
+    n_workers, batch_size = how_shared(model, train, batch_size, workers, settings.get("n_samples", 1), reduction, ranks)
     n = len(train) if train.arrays else steps_per_epoch
     length = {"rows": n} if train.arrays else {"steps_per_epoch": n}
-    state.keep(seed=seed, batch_size=batch_size, workers=n_workers, **length)
+    state.keep(seed=seed, batch_size=batch_size, workers=ranks.n * n_workers, **length)
 
     unit = " rows" if train.arrays else " steps"
     done = state.epoch * n + min(state.position * batch_size, n)
     bar = progress_bar(progress, total=epochs * n, initial=done, unit=unit)
     with bar, Workers(n_workers) as pool, compilation_announced(model, progress):
-        step = Step(model, train, batch_size, optimizer, pool, settings, state.optimizer, seed, max_gradient_norm, weight_decay)
+        step = Step(model, train, batch_size, optimizer, pool, settings, state.optimizer, seed, max_gradient_norm, weight_decay,
+                    reduction, ranks)  # fmt: skip
         epoch = Epoch(step, n, state, bar, seed, on_step)
         while state.epoch < epochs and not _stopped_early(state, early_stopping):
             bar.set_description(f"epoch {state.epoch + 1}/{epochs}")
@@ -109,11 +125,11 @@ class Epoch:
         state, batch_size = self.state, self.step.batch_size
         before, started = state.sums.rows, time.perf_counter()
         self.left_out, state.usable = [], None
-        order = generator(self.seed, PERMUTATION, state.epoch).permutation(self.n)
+        order = permutation(generator(self.seed, PERMUTATION, state.epoch), self.n)
         self.finished = True
         while (start := state.position * batch_size) < self.n:
-            self.take(order[start : start + batch_size])
-            if self.on_step is not None and self.on_step(state):
+            self.take(order[start : start + batch_size].astype(np.int64))
+            if self.on_step is not None and self.step.ranks.largest(bool(self.on_step(state))):
                 self.finished = False
                 break
         seconds = time.perf_counter() - started
@@ -145,7 +161,7 @@ class Epoch:
         settings = validation_settings(model, step.settings_at(state.step - 1))
         val_terms = None
         if val is not None:
-            val_terms = validate(model, val, settings, step.batch_size, self.seed, step.workers)
+            val_terms = validate(model, val, settings, step.batch_size, self.seed, step.workers, step.ranks)
         state.history.rows.append(history_row(state, terms, train_terms, val_terms))
         finite = not state.skipped_in_a_row and (val is None or math.isfinite(val_terms[0]))
         untouched = state.skipped == state.step  # no step has changed theta
@@ -158,7 +174,8 @@ class Epoch:
     def can_go_on(self):
         """Whether one of the next minibatches, as many as may be skipped in a row, has a finite loss and gradient."""
         batch_size = self.step.batch_size
-        order = generator(self.seed, PERMUTATION, self.state.epoch).permutation(self.n)[: MAX_SKIPPED_IN_A_ROW * batch_size]
+        order = permutation(generator(self.seed, PERMUTATION, self.state.epoch), self.n)
+        order = order[: MAX_SKIPPED_IN_A_ROW * batch_size].astype(np.int64)
         return any(self.step_is_finite(order[start : start + batch_size]) for start in range(0, len(order), batch_size))
 
     def warn_of_validation(self, val, loss, settings):
@@ -191,17 +208,22 @@ class Epoch:
         warnings.warn(message, checks.NpvaeWarning, stacklevel=3)
 
 
-def how_shared(model, train, batch_size, workers, n_samples):
-    """The number of workers, and of rows in a step. Without data a step is one row, which workers share where the model has
-    persistent chains."""
+def how_shared(model, train, batch_size, workers, n_samples, reduction, ranks):
+    """The number of workers of each rank, and of rows in a step. Without data a step is one row, which workers share where the
+    model has persistent chains; ValueError where it has none and there are other ranks."""
     chains = getattr(model, "chains", None)
     if train.arrays:
         n_rows = batch_size if callable(n_samples) else batch_size * n_samples
-    elif chains is None:
+    elif chains is not None:
+        n_rows, batch_size = len(chains), 1
+    elif ranks.n == 1:
         return 1, 1
     else:
-        n_rows, batch_size = len(chains), 1
-    return workers_for(model.theta.size * n_rows, is_together(model)) if workers is None else workers, batch_size
+        raise ValueError(f"comm has {ranks.n} ranks, and a step of a model without data is one shard: train it in one process")
+    if workers is None:
+        workers = workers_for(model.theta.size * n_rows / ranks.n, reduction == "fastest" and is_together(model))
+        workers = workers if ranks.n == 1 else -ranks.largest(-min(workers, ranks.cores()))  # the same number on all
+    return workers, batch_size
 
 
 def skip(state, culprits, rows):
@@ -235,11 +257,11 @@ def _keep_best(model, state, early_stopping, progress):
              f"kept the weights of epoch {state.best.epoch}")  # fmt: skip
 
 
-def validation_rows(model, x_val, binarize):
+def validation_rows(model, x_val, binarize, ranks=None):
     """The validation data as Rows, None if there are none; ValueError for what cannot be used."""
     if isinstance(x_val, tuple) and not x_val:
         raise ValueError("x_val must hold rows, or be None; got ()")
-    return None if x_val is None else Rows.of(model, x_val, "x_val", binarize, decides=False)
+    return None if x_val is None else Rows.of(model, x_val, "x_val", binarize, decides=False, ranks=ranks)
 
 
 def check_training(model, optimizer, epochs, batch_size, seed, steps_per_epoch, workers, settings):

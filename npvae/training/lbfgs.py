@@ -15,7 +15,7 @@ from npvae.training import bad_rows
 from npvae.training.fit import check_training, validation_rows
 from npvae.training.optim import SGD
 from npvae.training.state import TrainingState, epoch_line, history_row
-from npvae.training.step import validate, validation_settings
+from npvae.training.validation import validate, validation_settings
 
 
 def fit_lbfgs(model, x_train=(), x_val=None, *, iterations=200, binarize=True, seed=0, progress=True, **settings):

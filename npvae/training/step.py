@@ -15,8 +15,11 @@ import math
 import numpy as np
 
 from npvae.core.parameters import views_of, zeros
-from npvae.core.randomness import STEP, VALIDATION, Stream, generator
+from npvae.core.randomness import STEP, Stream
+from npvae.core.ranks import Ranks, SumOfShares
+from npvae.core.workers import parts_of
 from npvae.models.backend import team_of
+from npvae.ops.updates import total
 from npvae.training import optim
 from npvae.training.optim import at_step
 from npvae.training.together import Together
@@ -37,17 +40,23 @@ def share(model, batch, rng, settings, weight, out, **chains):
 
 class Step:
     """The step of a training. The gradient of a batch comes as shares that add up, one per worker, each with noise, buffers and
-    memory of its own; or in one call by all workers together, where the model offers that (`npvae.training.together`).
+    memory of its own; or in one call by all workers together, where the model offers that (`npvae.training.together`). Of
+    several ranks each has as many shards as it has workers, and the shards of all are numbered in the order of ranks.
 
     rows        of `npvae.data.rows`; without data a step is one shard, or cut as the model's persistent chains are
     settings    of the model's draw and forward: values, or callables of the step's number
     optimizer   one of `npvae.training.optim`, or an object with `step(theta, grad, state)`
     state       the optimiser's, changed in place; a fresh one if None
+    reduction   "fastest", or "shards": the gradients of all shards are added one by one, in order, so that as many workers in
+                one process, in several, or one in each give the same bits
+    ranks       all processes that train this model, of `npvae.core.ranks`; this one alone if None
     """
 
     def __init__(self, model, rows, batch_size, optimizer, workers, settings=None, state=None, seed=0, max_gradient_norm=None,
-                 weight_decay=0.0):  # fmt: skip
+                 weight_decay=0.0, reduction="fastest", ranks=None):  # fmt: skip
         self.model, self.rows, self.batch_size, self.workers = model, rows, batch_size, workers
+        self.reduction, self.ranks = reduction, Ranks() if ranks is None else ranks
+        self.n_shards, self.first_shard = self.ranks.n * workers.n, self.ranks.rank * workers.n
         workers.team = team_of(model)
         self.settings, self.optimizer = settings or {}, optim.on_backend(optimizer, model)
         self.constant = None  # the settings, where none of them is a schedule
@@ -59,14 +68,15 @@ class Step:
         self.adds_shares = isinstance(optimizer, optim.OPTIMIZERS)  # ours do it themselves
         self.in_slices = workers.n > 1 and getattr(optimizer, "elementwise", False)
         self.max_gradient_norm, self.weight_decay = max_gradient_norm, weight_decay
-        self.streams = [Stream(seed, STEP, number) for number in range(workers.n)]
+        self.streams = [Stream(seed, STEP, self.first_shard + i) for i in range(workers.n)]
         chains = getattr(model, "chains", None)
         self.n_chains = 1 if chains is None else len(chains)
         most_rows = min(batch_size, len(rows)) if rows.arrays else self.n_chains
+        most_rows = min(most_rows, workers.n * math.ceil(most_rows / self.n_shards))  # of this rank
         self.x = np.empty((most_rows, rows.arrays[0].shape[1]), rows.dtype) if rows.arrays else None
-        if chains is not None and len(chains) < workers.n:
+        if chains is not None and len(chains) < self.n_shards:
             raise ValueError(
-                f"{workers.n} workers need at least as many chains, since each moves its own; the model has {len(chains)}"
+                f"{self.n_shards} workers need at least as many chains, since each moves its own; the model has {len(chains)}"
             )
         self.in_one_call, self.together = getattr(model, "gradient", None), None
         self.workspaces = [None] * workers.n
@@ -78,17 +88,25 @@ class Step:
         each, of which the first has room for more rows than it needs."""
         model, n = self.model, self.workers.n
         self.names = names_in(settings)
-        self.workspaces[0] = model.workspace(most_rows, n_shards=n, **settings)
+        if self.reduction == "fastest":
+            self.workspaces[0] = model.workspace(most_rows, n_shards=n, **settings)
         if hasattr(self.workspaces[0], "team") and self.rows.arrays:
             self.together = Together(self, self.workspaces[0])
         else:
             n_rows = math.ceil(most_rows / n)  # of the largest shard
-            self.workspaces[1:] = [model.workspace(n_rows, **settings) for _ in range(1, n)]
+            made = [workspace for workspace in self.workspaces[:1] if workspace is not None]
+            self.workspaces = made + [model.workspace(n_rows, **settings) for _ in range(len(made), n)]
 
     @functools.cached_property
     def gradients(self):
         """(shards, P), of the last step whose workers computed each for itself."""
         return zeros((self.workers.n, self.model.theta.size), self.model.theta.dtype, place=3)
+
+    @functools.cached_property
+    def ordered_sum(self):
+        """How shares are added up over all ranks."""
+        n_own = self.workers.n if self.reduction == "shards" else 1
+        return SumOfShares(self.ranks, n_own, self.model.theta.size, self.model.theta.dtype)
 
     def __call__(self, index, number):
         """Step `number` on the rows `index`: Terms of the batch, and the names of what was not finite; then nothing changes."""
@@ -121,15 +139,37 @@ class Step:
     def gradient_of_shares(self, index, number, settings):
         """As `gradient`, where each worker computes its own."""
         n_rows = len(index) if self.rows.arrays else self.n_chains
-        parts = self.workers.parts(n_rows)
-        weights = [(part.stop - part.start) / n_rows for part in parts]
-        if len(parts) > 1 and self.couples_rows(settings):
+        own, parts = self.own_shards(n_rows)
+        index, weights = index[own] if self.rows.arrays else index, [(part.stop - part.start) / n_rows for part in parts]
+
+        def share(i):
+            return self.share(i, index, parts[i], number, settings, weights[i])
+
+        if min(n_rows, self.n_shards) > 1 and self.couples_rows(settings):
             shares = self.joined_shares(index, parts, number, settings, weights)
         else:
-            shares = self.workers.map(lambda i: self.share(i, index, parts[i], number, settings, weights[i]), range(len(parts)))
+            shares = self.ranks.gathered(lambda: self.workers.map(share, range(len(parts))))
+        if getattr(self.model, "chains", None) is not None:
+            self.ranks.share_rows(self.model.chains, self.n_shards)
         terms, bounds = self.added(shares)
         grad = self.gradients[: len(parts)]
-        return terms, grad, self.culprits(terms, bounds, grad)
+        culprits = self.culprits(terms, bounds, grad)
+        return terms, grad if self.ranks.n == 1 or culprits else self.sum_over_ranks(n_rows, grad), culprits
+
+    def own_shards(self, n_rows):
+        """Of a batch of so many rows those of this rank, a slice, and its shards as slices of these."""
+        parts = parts_of(n_rows, self.n_shards, self.first_shard, self.workers.n)
+        start, stop = (parts[0].start, parts[-1].stop) if parts else (0, 0)  # none, where there are fewer rows than shards
+        return slice(start, stop), [slice(part.start - start, part.stop - start) for part in parts]
+
+    def sum_over_ranks(self, n_rows, shares):
+        """The gradient (1, P) of a batch of so many rows, from this rank's shares (shards, P) of it."""
+        n = min(n_rows, self.n_shards)
+        if self.reduction == "shards":
+            return self.ordered_sum(self.gradients, n)
+        if len(shares) > 1:
+            shares = shares.sum(axis=0, keepdims=True)
+        return self.ordered_sum(shares if len(shares) else self.gradients[:1], math.ceil(n / self.workers.n))
 
     def is_together(self, settings):
         """Whether the gradient of a step with these settings is computed by all workers together: not where a schedule has
@@ -175,11 +215,14 @@ class Step:
             model.backward(caches[i], dloss=weights[i], out=out)
             return np.dot(out, out)
 
+        gathered = {} if self.ranks.n == 1 else {"gathered": self.ranks.gathered}
         with np.errstate(over="ignore", invalid="ignore"):
-            terms, caches = zip(*self.workers.map(forward, range(len(parts))))
-            whole, caches = model.join(terms, caches, weights)
+            done = self.workers.map(forward, range(len(parts)))
+            terms, caches = zip(*done) if done else ((), ())
+            whole, caches = model.join(terms, caches, weights, **gathered)
             bounds = self.workers.map(backward, range(len(parts)))
-        return [([weight * value for value in whole], bound) for weight, bound in zip(weights, bounds)]
+        shares = [([weight * value for value in whole], bound) for weight, bound in zip(weights, bounds)]
+        return self.ranks.gathered(lambda: shares)
 
     def draw(self, i, index, part, number):
         """The rows index[part] of shard i as a batch, and the generator of its noise: first the rows' own random numbers."""
@@ -190,7 +233,10 @@ class Step:
         """The keyword of `draw` that belongs to shard i: its rows of the model's persistent chains, as a view, which draw moves
         in place; none for a model without. Workers have rows of their own, so results do not depend on scheduling."""
         chains = getattr(self.model, "chains", None)
-        return {} if chains is None else {"chains": chains[self.workers.parts(len(chains))[i]]}
+        if chains is None:
+            return {}
+        (part,) = parts_of(len(chains), self.n_shards, self.first_shard + i, 1)
+        return {"chains": chains[part]}
 
     def added(self, shares):
         """The Terms of the batch, and the bounds of the shards' gradients."""
@@ -206,7 +252,7 @@ class Step:
             with np.errstate(over="ignore", invalid="ignore"):
                 named = views_of(out, {name: value.shape for name, value in self.model.parameters.items()}).items()
                 found += [f"gradient of {name}" for name, g in named if not math.isfinite(np.vdot(g, g))]
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(self.ranks.gathered(lambda: found)))
 
     # --------------------------------------------------------------------------------------------------------- update
 
@@ -216,6 +262,7 @@ class Step:
         if hasattr(optimizer, "select"):
             optimizer.select(grad, state)
         if self.max_gradient_norm is not None:
+            grad = total(grad)[None]  # the sum is what is clipped, whoever has added it up
             optim.clip_gradient_norm(grad, self.max_gradient_norm)
         if self.weight_decay:
             learning_rate = at_step(optimizer.learning_rate, state["t"])
@@ -254,34 +301,3 @@ def setting_at(value, number):
         value = value(number)
         return value if isinstance(value, str) else at_step(value, number)
     return value.item() if isinstance(value, np.generic) else value
-
-
-def validation_settings(model, settings):
-    """The settings that validation rows are measured with: the model's choice, else those of training."""
-    choose = getattr(model, "validation_settings", None)
-    return settings if choose is None else choose(**settings)
-
-
-def validate(model, rows, settings=None, batch_size=128, seed=0, workers=None):
-    """Means of the model's Terms over `rows`, with settings as numbers. Noise and binarisation depend on the seed alone, so
-    that the values of two epochs differ by the model only; workers, if given, share the batches and change no bit of the
-    result."""
-    n, settings = len(rows), settings or {}
-
-    def sums_of(i):
-        index = np.arange(i * batch_size, min((i + 1) * batch_size, n))
-        terms = terms_of(model, rows, index, generator(seed, VALIDATION, i), settings)
-        return [len(index) * float(value) for value in terms]  # Python's numbers: infinity and NaN add up without a warning
-
-    batches = range(math.ceil(n / batch_size))
-    sums = map(sums_of, batches) if workers is None else workers.deal(sums_of, batches)
-    return model.Terms(*(sum(column) / n for column in zip(*sums)))
-
-
-def terms_of(model, rows, index, rng, settings):
-    """The model's Terms of the rows `index`."""
-    batch = rows.batch(index, rng)
-    noise = model.draw(rng, *batch, **settings)
-    with np.errstate(over="ignore", invalid="ignore"):  # the numbers returned show it
-        terms, _ = model.forward(*batch, noise, **settings)
-    return terms
