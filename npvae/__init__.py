@@ -33,6 +33,7 @@ stand here, then models/vae.py.
         gradcheck    complex step, finite differences, Taylor and adjoint tests, for your own layers too
         cases        every op and model in every regime
         distributions  the pairs of distributions among them
+        energies     those of energies and of critics among them
         pair         a forward/backward pair and its arguments
         run          the cases put before the checks
     training/    one loop for every model

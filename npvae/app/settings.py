@@ -194,11 +194,9 @@ def takes_data(kind):
 
 def check_data(kind, arguments):
     """ValueError for options of data where the model takes none, or for no data where it needs them."""
-    own = defaults(kind)
-    given = [name for name in OF_DATA if arguments[name] != own[name]]
+    given = ["--" + name.replace("_", "-") for name in OF_DATA if arguments[name] != defaults(kind)[name]]
     if given and not takes_data(kind):
-        told = ", ".join("--" + name.replace("_", "-") for name in given)
-        raise ValueError(f"{kind.__name__} learns from no data: leave out {told}, or name another --model")
+        raise ValueError(f"{kind.__name__} learns from no data: leave out {', '.join(given)}, or name another --model")
     if arguments["data"] == NONE and takes_data(kind):
         raise ValueError(f"{kind.__name__} learns from data: say from which, as in --data ising")
     check_condition(kind, arguments)
@@ -286,10 +284,9 @@ def learning_rate_at(arguments, n_rows, step):
 
 def options_table(kind):
     """The options that are a model's own, as the Markdown table of examples/README.md."""
-    lines = ["| option | default | what it is |", "|---|---|---|"]
-    for option in [*model_options(kind), *training_options(kind)]:
-        lines.append(f"| `--{option.name.replace('_', '-')}` | {in_words(option.default)} | {option.help} |")
-    return "\n".join(lines)
+    rows = [f"| `--{option.name.replace('_', '-')}` | {in_words(option.default)} | {option.help} |"
+            for option in [*model_options(kind), *training_options(kind)]]  # fmt: skip
+    return "\n".join(["| option | default | what it is |", "|---|---|---|", *rows])
 
 
 def in_words(default):

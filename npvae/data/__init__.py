@@ -1,6 +1,5 @@
 """Data sets by name or file, cut into training and validation rows."""
 
-import hashlib
 import math
 import os
 from pathlib import Path
@@ -146,7 +145,7 @@ def load(data="ising", data_dir=None, progress=False, scale=None, image_shape=No
     mapped_bytes = mapped_bytes if scale is None and condition is None else math.inf
     dataset = _with_condition(_as_it_is(data, data_dir, progress, condition, mapped_bytes), condition)
     parts = dataset.x_train, dataset.x_val, dataset.labels_val, dataset.condition_train, dataset.condition_val
-    digest = digest_of(*parts) if needs_digest else ""
+    digest = arrays.digest_of(*parts) if needs_digest else ""
     x_train, x_val, scaling = scaled(dataset.x_train, dataset.x_val, scale)
     one_for_all = scaling is None or np.ndim(scaling.shift) == 0
     shape = shape_of_images(dataset, x_train if one_for_all else dataset.x_train, image_shape)
@@ -259,19 +258,6 @@ def shape_of_images(dataset, x, image_shape):
     side = math.isqrt(n_features)
     is_image = x.dtype in (np.bool_, np.uint8) or (x.min() >= 0 and x.max() <= 1)
     return (side, side) if side > 1 and side * side == n_features and is_image else None
-
-
-def digest_of(*parts):
-    """SHA-256 over arrays, or None, in order. Floats count as float32: their last bits may depend on the processor."""
-    sha = hashlib.sha256()
-    for array in parts:
-        if array is not None:
-            dtype = np.dtype(np.float32) if array.dtype.kind == "f" else array.dtype
-            sha.update(f"{dtype.str} {array.shape};".encode())
-            for block in array.blocks() if isinstance(array, arrays.Mapped) else [array]:
-                with np.errstate(over="ignore"):
-                    sha.update(np.ascontiguousarray(block, dtype))
-    return sha.hexdigest()
 
 
 def _ising(progress):

@@ -1,5 +1,6 @@
 """The user's own data: .npy and .npz files, and arrays handed to the library, checked and turned into rows."""
 
+import hashlib
 import math
 import os
 import warnings
@@ -202,3 +203,16 @@ def _choose_x(shapes, condition):
         if len(candidates) == 1:
             return candidates[0]
     raise ValueError("arrays " + (", ".join(f"{name} {shape}" for name, shape in shapes.items()) or "none"))
+
+
+def digest_of(*parts):
+    """SHA-256 over arrays, or None, in order. Floats count as float32: their last bits may depend on the processor."""
+    sha = hashlib.sha256()
+    for array in parts:
+        if array is not None:
+            dtype = np.dtype(np.float32) if array.dtype.kind == "f" else array.dtype
+            sha.update(f"{dtype.str} {array.shape};".encode())
+            for block in array.blocks() if isinstance(array, Mapped) else [array]:
+                with np.errstate(over="ignore"):
+                    sha.update(np.ascontiguousarray(block, dtype))
+    return sha.hexdigest()

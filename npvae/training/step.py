@@ -75,9 +75,8 @@ class Step:
         most_rows = min(most_rows, workers.n * math.ceil(most_rows / self.n_shards))  # of this rank
         self.x = np.empty((most_rows, rows.arrays[0].shape[1]), rows.dtype) if rows.arrays else None
         if chains is not None and len(chains) < self.n_shards:
-            raise ValueError(
-                f"{self.n_shards} workers need at least as many chains, since each moves its own; the model has {len(chains)}"
-            )
+            need = f"{self.n_shards} workers need at least as many chains, since each moves its own"
+            raise ValueError(f"{need}; the model has {len(chains)}")
         self.in_one_call, self.together = getattr(model, "gradient", None), None
         self.workspaces = [None] * workers.n
         if hasattr(model, "workspace"):
@@ -87,7 +86,7 @@ class Step:
         """What gradients in one call are computed in: one of all workers together where it has a place for a team, else one for
         each, of which the first has room for more rows than it needs."""
         model, n = self.model, self.workers.n
-        self.names = names_in(settings)
+        self.names = [value for value in settings.values() if isinstance(value, str)]
         if self.reduction == "fastest":
             self.workspaces[0] = model.workspace(most_rows, n_shards=n, **settings)
         if hasattr(self.workspaces[0], "team") and self.rows.arrays:
@@ -140,7 +139,8 @@ class Step:
         """As `gradient`, where each worker computes its own."""
         n_rows = len(index) if self.rows.arrays else self.n_chains
         own, parts = self.own_shards(n_rows)
-        index, weights = index[own] if self.rows.arrays else index, [(part.stop - part.start) / n_rows for part in parts]
+        index = index[own] if self.rows.arrays else index
+        weights = [(part.stop - part.start) / n_rows for part in parts]
 
         def share(i):
             return self.share(i, index, parts[i], number, settings, weights[i])
@@ -176,7 +176,7 @@ class Step:
         changed the name of an objective, for which the workspace may not be."""
         if self.together is None or self.couples_rows(settings):
             return False
-        return self.constant is not None or names_in(settings) == self.names
+        return self.constant is not None or self.names == [value for value in settings.values() if isinstance(value, str)]
 
     def couples_rows(self, settings):
         """Whether the loss is no mean over rows, so that the shards have to be joined before their backward passes."""
@@ -287,11 +287,6 @@ class Step:
                 state[name] = value
             elif value is not handed[0].get(name):  # made by this step, not changed in place
                 state[name] = np.concatenate([slices[name] for slices in states])
-
-
-def names_in(settings):
-    """The settings that are names."""
-    return {name: value for name, value in settings.items() if isinstance(value, str)}
 
 
 def setting_at(value, number):
