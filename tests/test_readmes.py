@@ -79,7 +79,7 @@ def test_the_tables_of_several_parts_are_the_saved_results(script, result, monke
     assert re.search(rf"{start}(.*?)\n<!-- end -->", text, re.DOTALL)[1] == printed
 
 
-@pytest.mark.parametrize(("script", "result"), [("bench_step", "step"), ("reproduce_iwae", "iwae")])
+@pytest.mark.parametrize(("script", "result"), [("bench_step", "step"), ("reproduce_iwae", "iwae"), ("bench_rbm", "rbm")])
 def test_the_tables_are_the_saved_results(script, result, monkeypatch):
     """The full table in benchmarks/README.md, and each row of the short one in README.md."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))

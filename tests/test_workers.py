@@ -196,7 +196,7 @@ def test_small_models_use_one_worker_and_large_ones_all_cores():
     assert workers_for(npvae.VAE(784, 20, (400,)).theta.size * 128) == cores_available()
     small = npvae.VAE(784, 2, (64,)).theta.size * 32  # for workers who compute one gradient together
     assert workers_for(small) == 1
-    assert workers_for(small, together=True) == min(3, cores_available())
+    assert workers_for(small, together=True) == min(2, cores_available())
 
 
 def test_samples_of_z_count_as_rows_where_fit_chooses_its_workers(monkeypatch):

@@ -19,7 +19,7 @@ from npvae.core.cores import cores_available
 
 # Multiplications of a worker, below which handing work to another costs more than it saves; the same of workers who compute one
 # gradient together.
-WORTHWHILE, TOGETHER = 4e6, 1e6
+WORTHWHILE, TOGETHER = 4e6, 1.5e6
 LINE = 16  # int64 between two signals: two cache lines, which are fetched together
 ABORTED = 2**62  # a signal of a worker that does not come any more
 
