@@ -43,8 +43,8 @@ def train(system, numbers, n_updates, **options):
         way.append((row["step"], row["train_energy"], paths.local.var()))
 
     optimizer = npvae.Adam(Cosine(model.physics.defaults["learning_rate"], n_updates))
-    npvae.fit(model, epochs=n_updates // STEPS_PER_EPOCH, steps_per_epoch=STEPS_PER_EPOCH, optimizer=optimizer, on_epoch=on_epoch,
-              max_gradient_norm=1.0)  # fmt: skip
+    npvae.fit(model, epochs=n_updates // STEPS_PER_EPOCH, steps_per_epoch=STEPS_PER_EPOCH, optimizer=optimizer,
+              on_epoch=on_epoch, max_gradient_norm=1.0)  # fmt: skip
     return model, np.array(way)
 
 
