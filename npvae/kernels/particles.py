@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npvae.kernels.compile import inlined, jit
+from npvae.kernels.compile import jit
 from npvae.ops import cusps, potentials
 
 
@@ -128,10 +128,6 @@ def _features_backward(r, N, d, centres, djoined, dpairs, dr):
                     dr[w, i * d + c] += factor * (r[w, i * d + c] - centres[a, c])
 
 
-def _damping(s, is_bounded):
-    return 1 / (1 + s) if is_bounded else 1.0
-
-
 def _pushes(r, N, d, centres, joined, pairs, alpha, beta, is_bounded, u):
     """u (B, D) of the strengths alpha (B N, A) and beta (B N (N − 1), 1); joined and pairs begin and end with distances."""
     A, row = len(centres), 0
@@ -140,12 +136,14 @@ def _pushes(r, N, d, centres, joined, pairs, alpha, beta, is_bounded, u):
             for c in range(d):
                 u[w, i * d + c] = 0
             for a in range(A):
-                strength = alpha[w * N + i, a] * damping(joined[w * N + i, a], is_bounded)
+                factor = 1 / (1 + joined[w * N + i, a]) if is_bounded else 1.0
+                strength = alpha[w * N + i, a] * factor
                 for c in range(d):
                     u[w, i * d + c] += strength * (r[w, i * d + c] - centres[a, c])
             for j in range(N):
                 if j != i:
-                    strength = beta[row, 0] * damping(pairs[row, 2 * A], is_bounded)
+                    factor = 1 / (1 + pairs[row, 2 * A]) if is_bounded else 1.0
+                    strength = beta[row, 0] * factor
                     for c in range(d):
                         u[w, i * d + c] += strength * (r[w, i * d + c] - r[w, j * d + c])
                     row += 1
@@ -158,7 +156,7 @@ def _pushes_backward(r, N, d, centres, joined, pairs, alpha, beta, is_bounded, d
         for i in range(N):
             for a in range(A):
                 s, product = joined[w * N + i, a], 0.0
-                factor = damping(s, is_bounded)
+                factor = 1 / (1 + s) if is_bounded else 1.0
                 for c in range(d):
                     product += du[w, i * d + c] * (r[w, i * d + c] - centres[a, c])
                 dalpha[w * N + i, a] = product * factor  # (PUSH-alpha), (DAMPED-strength)
@@ -169,7 +167,7 @@ def _pushes_backward(r, N, d, centres, joined, pairs, alpha, beta, is_bounded, d
             for j in range(N):
                 if j != i:
                     s, product = pairs[row, 2 * A], 0.0
-                    factor = damping(s, is_bounded)
+                    factor = 1 / (1 + s) if is_bounded else 1.0
                     for c in range(d):
                         product += du[w, i * d + c] * (r[w, i * d + c] - r[w, j * d + c])
                     dbeta[row, 0] = product * factor  # (PUSH-beta)
@@ -291,6 +289,6 @@ def _contact(square, strength, width):
 
 
 distance, contact, features, features_backward = jit(_distance), jit(_contact), jit(_features), jit(_features_backward)
-damping, pushes, pushes_backward = inlined(_damping), jit(_pushes), jit(_pushes_backward)
+pushes, pushes_backward = jit(_pushes), jit(_pushes_backward)
 mean_of_others, add_mean_of_others = jit(_mean_of_others), jit(_add_mean_of_others)
 base_and_energy, add_base_gradient = jit(_base_and_energy), jit(_add_base_gradient)
