@@ -19,7 +19,9 @@ from npvae.app.op_graph import producer_of
 from npvae.app.recording import Call, Tensor, op_of, record
 
 LogisticPCA = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "logistic_pca.py"))["LogisticPCA"]
-EXAMPLES = {example.name: example for kind in npvae.models.classes().values() for example in kind.examples("numpy")}
+# Not of a drift, whose path is one op of many steps, and not of a game, whose losses read one network several times.
+KINDS = [kind for name, kind in npvae.models.classes().items() if name not in ("Drift", "GAN")]
+EXAMPLES = {example.name: example for kind in KINDS for example in kind.examples("numpy")}
 X = (np.random.default_rng(0).random((20, 12)) < 0.4).astype(float)
 VAE = npvae.VAE(12, 2, (6, 5), "tanh", dtype="float64", backend="numpy", seed=1)
 ROWS = np.random.default_rng(1).standard_normal((20, 3))
@@ -75,7 +77,7 @@ def test_gradients_of_every_model_s_ops_fit_together(example):
     for name, gradient in model.backward(cache).items():
         np.testing.assert_array_equal(recorded.gradients[name], gradient)
     read = [name for op in recorded.ops for name in op.parameters]
-    assert list(dict.fromkeys(read)) == list(model.parameters)
+    assert sorted(set(read)) == sorted(model.parameters)
     returned, learned = {}, {}  # id of an output -> what its readers return; id -> op that learning changes
     for i, op in enumerate(recorded.ops):
         sources = [(producer_of(tensor, recorded.ops[:i]), tensor.gradient) for tensor in op.inputs]

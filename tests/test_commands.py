@@ -72,7 +72,7 @@ def test_every_option_reaches_the_model_or_the_training(monkeypatch):
         "epochs": 4, "batch_size": 11, "optimizer": npvae.Adam(0.02), "beta": Linear(3 * 48, 0.0, 0), "seed": 6, "workers": 2,
         "resume": None, "objective": "elbo", "n_samples": 3, "free_bits_per_dimension": 0.1,
         "free_bits_total": 0.0, "max_gradient_norm": 5, "weight_decay": 0.01, "early_stopping": 8, "reduction": "fastest",
-        "comm": None,
+        "comm": None, "steps_per_epoch": 520,
     }  # fmt: skip
     mean = data.load("ising").x_train.mean(axis=0)
     np.testing.assert_allclose(model.parameters["likelihood.b"], mean, rtol=1e-6)  # --output-bias

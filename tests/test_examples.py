@@ -78,7 +78,7 @@ def digits(monkeypatch):
         image[4:24, column : column + 2] = 100
     images = images.reshape(300, 784)
     labels = np.zeros(300, np.uint8)
-    monkeypatch.setattr(npvae.data.mnist, "load", lambda data_dir: npvae.data.mnist.MNIST(images, labels, images, labels))
+    monkeypatch.setattr(npvae.data.mnist, "load", lambda *_: npvae.data.mnist.MNIST(images, labels, images, labels))
 
 
 @pytest.mark.usefixtures("digits")
@@ -117,7 +117,7 @@ def test_three_planes_prints_error_codes_and_density_of_each(monkeypatch, tmp_pa
     import three_planes
 
     images, labels, *_ = (array[:60] for array in npvae.data.mnist.load(None))
-    monkeypatch.setattr(npvae.data.mnist, "load", lambda data_dir: npvae.data.mnist.MNIST(images, labels, images, labels))
+    monkeypatch.setattr(npvae.data.mnist, "load", lambda *_: npvae.data.mnist.MNIST(images, labels, images, labels))
     monkeypatch.setattr(three_planes, "HIDDEN", (16, 8))  # as little as possible, for kernels that are not compiled
     monkeypatch.setattr(three_planes, "BATCH_SIZE", 10)
     drawn, draw = [], three_planes.draw
@@ -327,7 +327,7 @@ def labelled_digits(digits, monkeypatch):
     images, _, _, _ = npvae.data.mnist.load(None)
     labels = images.reshape(-1, 28, 28)[:, :, 4].argmax(axis=1).astype(np.uint8) // 3 % 10
     labels[:10] = np.arange(10)
-    monkeypatch.setattr(npvae.data.mnist, "load", lambda data_dir: npvae.data.mnist.MNIST(images, labels, images, labels))
+    monkeypatch.setattr(npvae.data.mnist, "load", lambda *_: npvae.data.mnist.MNIST(images, labels, images, labels))
 
 
 @pytest.mark.usefixtures("labelled_digits")

@@ -33,7 +33,8 @@ def pictures(model, val_rows, dataset, history):
     if hasattr(model, "pictures"):
         from npvae.app import plots
 
-        n = min(len(val_rows), MAX_MAPPED_ROWS) if isinstance(val_rows.arrays[0], Mapped) else len(val_rows)
+        is_mapped = any(isinstance(array, Mapped) for array in val_rows.arrays)
+        n = min(len(val_rows), MAX_MAPPED_ROWS) if is_mapped else len(val_rows)
         batch = val_rows.batch(np.arange(n), np.random.default_rng(0))
         with plots.own_settings():  # for figures that are made at once
             yield from model.pictures(plots, *batch, dataset)

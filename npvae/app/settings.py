@@ -217,11 +217,13 @@ def new_model(kind, arguments, n_features, n_condition=0):
     of the condition, where it takes one."""
     keywords = {option.argument: arguments[option.name] for option in own_options(kind) if option.use == "model"}
     keywords |= {"n_condition": n_condition} if takes_condition(kind) else {}
-    keywords |= {"n_features": n_features} if takes_data(kind) else {}
+    keywords = {"n_features": n_features, "seed": arguments["seed"], **keywords}
+    if not takes_data(kind):
+        del keywords["n_features"]
     try:
-        return kind(seed=arguments["seed"], **keywords)
+        return kind(**keywords)
     except TypeError as error:
-        wanted = ", ".join(f"{name}=..." for name in ("seed", *keywords))
+        wanted = ", ".join(f"{name}=..." for name in keywords)
         raise ValueError(f"npvae train makes a model as {kind.__name__}({wanted}), which failed: {error}") from error
 
 

@@ -11,6 +11,7 @@ converged in all digits given; those of one and two coordinates are held to diag
 import inspect
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -124,7 +125,7 @@ def trapped(name, n_particles, n_dimensions, parts, omega, exact, source, defaul
     zero_point = Field(potentials.constant_forward, potentials.constant_backward, 0.5 * omega * n_particles * n_dimensions)
     local_energy = potentials.sum_of(*parts, harmonic(-(omega**2)), zero_point)
     return System(name, n_particles, n_dimensions, potentials.sum_of(*parts), base, local_energy, n_particles > 1, (),
-                  ((0.0,) * n_dimensions,), exact, None, source, lambda eps: eps * (2 * omega) ** -0.5, defaults)  # fmt: skip
+                  ((0.0,) * n_dimensions,), exact, None, source, partial(spread, (2 * omega) ** -0.5), defaults)  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------- atoms and a molecule
@@ -134,24 +135,21 @@ def hydrogen():
     """The hydrogen atom. Its cusp is its ground state, φ0 = e^−s: with the base b = −r/|r| nothing is left to be learned."""
     nuclei = ((0.0, 0.0, 0.0),), (1.0,)
     base = Field(cusps.nuclear_forward, cusps.nuclear_backward, nuclei)
-    return with_cusps("hydrogen", 1, (attraction(nuclei),), base, 0.0, nuclei, -0.5, -0.497, "−½", lambda eps: eps,
+    return with_cusps("hydrogen", 1, (attraction(nuclei),), base, 0.0, nuclei, -0.5, -0.497, "−½", partial(spread, 1.0),
                       settings(0.02, 25, 256, (32, 32), 1e-3))  # fmt: skip
 
 
 def helium():
     """The helium atom, two electrons of opposite spin. The base has all cusps."""
     return electron_pair("helium", (((0.0, 0.0, 0.0),), (2.0,)), 0.0, -2.903724, -2.898, "Pekeris 1959",
-                         lambda eps: 0.6 * eps, settings(0.02, 25, 256, (32, 32), 1e-3))  # fmt: skip
+                         partial(spread, 0.6), settings(0.02, 25, 256, (32, 32), 1e-3))  # fmt: skip
 
 
 def hydrogen_molecule(distance=1.401):
     """Two electrons of opposite spin and two nuclei `distance` bohr apart, with their repulsion 1/R. The base has all cusps."""
     distance = positive("distance", distance)
     above, below = (0.0, 0.0, 0.5 * distance), (0.0, 0.0, -0.5 * distance)
-
-    def start(eps):
-        return 0.7 * eps + np.array(above + below, eps.dtype)  # an electron at each nucleus
-
+    start = partial(spread, 0.7, around=above + below)  # an electron at each nucleus
     return electron_pair("hydrogen_molecule", ((above, below), (1.0, 1.0)), 1 / distance, HYDROGEN_MOLECULE.get(distance),
                          {1.401: -1.169, 2.8: -1.068}.get(distance), "Wolniewicz 1995", start,
                          settings(0.02, 25, 256, (32, 32), 1e-3))  # fmt: skip
@@ -193,6 +191,11 @@ def settings(dt, n_steps, n_walkers, hidden, learning_rate):
     """dt is the length of a step; a walker goes n_steps from one update of the drift to the next."""
     return {"dt": dt, "n_steps": n_steps, "n_walkers": n_walkers, "hidden": hidden, "activation": "tanh",
             "learning_rate": learning_rate}  # fmt: skip
+
+
+def spread(width, eps, around=0.0):
+    """Walkers of this width around a place (N d,): eps (B, N d) standard normal -> (B, N d)."""
+    return width * eps + np.asarray(around, eps.dtype)
 
 
 def positive(name, value):
