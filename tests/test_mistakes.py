@@ -67,8 +67,8 @@ def test_every_check_has_been_seen_to_fail(gradient, probability):
 
 def test_there_are_enough_mistakes_and_no_two_of_one_name():
     names = [mistake.name for mistake in MISTAKES + PROBABILITY_MISTAKES]
-    assert len(MISTAKES) >= 173
-    assert len(PROBABILITY_MISTAKES) >= 53
+    assert len(MISTAKES) >= 225
+    assert len(PROBABILITY_MISTAKES) >= 68
     assert len(set(names)) == len(names)
 
 

@@ -253,9 +253,9 @@ class Drift:
         for system, numbers, hidden, activation, reference, scheme, segment, martingale, T, B in [
             ("oscillator", {"n_dimensions": 2}, (3,), "tanh", "base", "heun", None, "held", 2, 4),
             ("quartic", {}, (3,), "silu", "brownian", "euler", 0, "whole", 3, 4),
-            ("hydrogen", {}, (3,), "tanh", "brownian", "heun", None, "none", 2, 4),
+            ("hydrogen", {}, (3,), "tanh", "brownian", "heun", None, "none", 2, 8),
             ("bosons", {"n_particles": 3, "g": 3.0}, (2,), "tanh", "base", "heun", 1, "held", 2, 2),
-            ("helium", {}, (2, 2), "tanh", "base", "heun", 0, "none", 2, 4),
+            ("helium", {}, (2, 2), "tanh", "base", "heun", 0, "none", 2, 8),
             ("coupled", {}, (), "tanh", "base", "euler", None, "whole", 2, 4),
         ]:  # fmt: skip
             model = cls(system, numbers, 0.05, T, B, hidden, activation, reference, scheme, segment, backend, "float64", seed=4)

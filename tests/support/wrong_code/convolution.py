@@ -3,12 +3,13 @@
 import numpy as np
 
 from npvae.ops.convolution import (
+    FilterCache,
     convolution_backward,
-    filter_backward,
     met,
     pad_backward,
     transposed_convolution_backward,
 )
+from npvae.ops.mlp import mlp_backward
 from wrong_code import mistake
 
 CONVOLUTION = ("convolution, stride 1",)
@@ -130,7 +131,8 @@ def dpre_of_the_transposed_not_padded_in_front(dpre, cache, need_dx=True):
     return transposed_convolution_backward(dpre, (x, W, shape, stride, (0, before + after), edges), need_dx)
 
 
-@mistake("filter_backward", *MODEL)
-def activation_of_the_images_not_differentiated(dh, cache, need_dx=True):
-    """dh handed to the convolution as if it were dpre."""
-    return filter_backward(dh, cache._replace(activation="identity"), need_dx)
+@mistake("mlp_backward", *MODEL)
+def activation_of_the_images_not_differentiated(dh, caches, need_dx=True):
+    """dh handed to the convolutions as if it were dpre."""
+    linear = [cache._replace(activation="identity") if isinstance(cache, FilterCache) else cache for cache in caches]
+    return mlp_backward(dh, linear, need_dx)

@@ -13,7 +13,7 @@ from npvae.ops.sde import increment_backward, increment_forward
 from wrong_code import mistake, pair, probability_mistake
 
 HELD = ("numpy Drift oscillator, 3 tanh, base, heun, held, 2 steps, B 4, fresh",)
-NONE = ("numpy Drift hydrogen, 3 tanh, brownian, heun, none, 2 steps, B 4, fresh",)
+NONE = ("numpy Drift hydrogen, 3 tanh, brownian, heun, none, 2 steps, B 8, fresh",)
 SEVERAL = ("numpy Drift bosons, 2 tanh, base, heun, held, 2 steps, B 2, fresh",)
 RIGHT = {name: getattr(Drift, name) for name in ("forward", "backward")}
 
@@ -121,7 +121,7 @@ def martingale_left_in_the_gradient(model, cache, dloss=1.0, out=None):
 
 @probability_mistake(*SEVERAL)
 def distances_squared():
-    """x·x for |x|, with its right gradient: smooth where charges meet, and φ0 has a kink there."""
+    """x·x for its square root, with its right gradient: smooth where charges meet, and φ0 has a kink there."""
 
     def forward(x):
         return (x * x).sum(axis=-1), x

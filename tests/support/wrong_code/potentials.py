@@ -189,7 +189,7 @@ def cusp_of_equal_spins():
 
 @probability_mistake(*ENERGY)
 def drift_of_the_density():
-    """b = ∇ log |ψ|² in place of ∇ log ψ: ½ |b|² is four times what it should be."""
+    """b = ∇ log ψ² in place of ∇ log ψ: the square of b is four times what it should be."""
 
     def forward(r, t, parameters):
         E, (b, base, b_cache) = RIGHT["cusp_energy_forward"](r, t, parameters)
