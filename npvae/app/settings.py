@@ -217,9 +217,7 @@ def new_model(kind, arguments, n_features, n_condition=0):
     of the condition, where it takes one."""
     keywords = {option.argument: arguments[option.name] for option in own_options(kind) if option.use == "model"}
     keywords |= {"n_condition": n_condition} if takes_condition(kind) else {}
-    keywords = {"n_features": n_features, "seed": arguments["seed"], **keywords}
-    if not takes_data(kind):
-        del keywords["n_features"]
+    keywords = ({"n_features": n_features} if takes_data(kind) else {}) | {"seed": arguments["seed"]} | keywords
     try:
         return kind(**keywords)
     except TypeError as error:
