@@ -14,7 +14,7 @@ from llvmlite import binding
 
 from npvae.kernels import dense, sparse
 from npvae.kernels.compile import jit
-from npvae.kernels.tiles import lanes_of
+from npvae.kernels.tiles import has_32_registers, lanes_of
 
 DTYPES = ["float32", "float64"]
 COMPILED = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="NUMBA_DISABLE_JIT is set")
@@ -74,15 +74,16 @@ def test_a_row_of_a_product_does_not_depend_on_the_rows_beside_it(dtype):
 
 @COMPILED
 def test_where_tiles_are_used():
-    fits = jit(lambda n_rows, n_columns, out: dense.fits_tiles(n_rows, n_columns, out))
-    lanes = jit(lambda out: lanes_of(out))
+    fits = jit(lambda n_rows, n_columns, n_batch, out: dense.fits_tiles(n_rows, n_columns, n_batch, out))
+    lanes, has_32 = jit(lambda out: lanes_of(out)), jit(lambda: has_32_registers())
     for dtype in DTYPES:
         out = np.empty((1, 1), dtype)
         is_wide = lanes(out) * out.itemsize >= dense.WIDE
-        assert fits(4, 3 * lanes(out), out) == is_wide
-        assert not fits(3, 3 * lanes(out), out)
-        assert not fits(4, 3 * lanes(out) - 1, out)
-    assert not dense.fits_tiles(100, 1000, np.empty((1, 1)))  # uncompiled
+        assert fits(4, 3 * lanes(out), dense.FEW, out) == is_wide
+        assert fits(4, 3 * lanes(out), dense.FEW + 1, out) == (is_wide and has_32())
+        assert not fits(3, 3 * lanes(out), 4, out)
+        assert not fits(4, 3 * lanes(out) - 1, 4, out)
+    assert not dense.fits_tiles(100, 1000, 4, np.empty((1, 1)))  # uncompiled
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

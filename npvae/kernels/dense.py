@@ -14,6 +14,7 @@ from npvae.kernels.tiles import dot_tile, has_32_registers, lanes_of, product_ti
 ROWS, VECTORS = 4, 3  # of the smallest tile
 WIDE = 32  # bytes of a vector, AVX2 or more: tiles of narrower ones have not been measured
 SHORTEST = 128  # sums of dpre Wᵀ at least that long: adding up the lanes of a vector is then a small part
+FEW = 64  # rows of a batch, above which BLAS is faster where a core has 16 registers for vectors: tiles are then smaller
 tile_8x3, tile_8x1, tile_4x3, tile_4x1 = product_tile(8, 3), product_tile(8, 1), product_tile(4, 3), product_tile(4, 1)
 dot_4x6, dot_3x4 = dot_tile(4, 6), dot_tile(3, 4)
 
@@ -46,15 +47,17 @@ def _product(a, a_row, a_step, b, out, next_out, n_rows, n, n_columns):
         j += width
 
 
-def fits_tiles(n_rows, n_columns, out):
-    """Whether tiles are faster than BLAS for so many rows and columns of a product. Uncompiled they never are."""
+def fits_tiles(n_rows, n_columns, n_batch, out):
+    """Whether tiles are faster than BLAS for so many rows and columns of a product, in a batch of so many rows. Uncompiled they
+    never are."""
     return False
 
 
 @overload(fits_tiles)
-def _fits_tiles(n_rows, n_columns, out):
-    def fits(n_rows, n_columns, out):
-        return n_rows >= ROWS and n_columns >= VECTORS * lanes_of(out) and lanes_of(out) * out.itemsize >= WIDE
+def _fits_tiles(n_rows, n_columns, n_batch, out):
+    def fits(n_rows, n_columns, n_batch, out):
+        is_large = n_rows >= ROWS and n_columns >= VECTORS * lanes_of(out) and lanes_of(out) * out.itemsize >= WIDE
+        return is_large and (n_batch <= FEW or has_32_registers())
 
     return fits
 
@@ -62,7 +65,7 @@ def _fits_tiles(n_rows, n_columns, out):
 def _times(x, W, out):
     """out = x W, (B, n_in) @ (n_in, n_out) -> (B, n_out)."""
     n_in, n_out = W.shape
-    if fits_tiles(len(x), n_out, out):
+    if fits_tiles(len(x), n_out, len(x), out):
         flat = out.reshape(-1)
         product(x.reshape(-1), n_in, np.int64(1), W.reshape(-1), flat, flat, len(x), n_in, n_out)
     else:
@@ -78,7 +81,7 @@ def _part_transposed_times(x, start, dpre, dW, W):
     """The rows of xᵀ dpre from `start` on that dW has room for. W, of dW's shape, will be written to next: see
     `npvae.kernels.tiles.product_tile`."""
     n_rows, n_out = dW.shape
-    if fits_tiles(n_rows, n_out, dW):
+    if fits_tiles(n_rows, n_out, len(x), dW):
         flats = dpre.reshape(-1), dW.reshape(-1), W.reshape(-1)
         product(x.reshape(-1)[start:], np.int64(1), x.shape[1], *flats, n_rows, len(x), n_out)
     elif n_rows == x.shape[1]:
@@ -90,7 +93,7 @@ def _part_transposed_times(x, start, dpre, dW, W):
 def _times_transposed(dpre, W, dx):
     """dx = dpre Wᵀ, (B, n_out) @ (n_out, n_in) -> (B, n_in)."""
     n_rows, n_in, n_out = len(dpre), len(W), W.shape[1]
-    if fits_tiles(n_rows, n_out, dx) and n_in >= 6 and n_out >= SHORTEST:
+    if fits_tiles(n_rows, n_out, n_rows, dx) and n_in >= 6 and n_out >= SHORTEST:
         dots(dpre.reshape(-1), W.reshape(-1), dx.reshape(-1), n_rows, n_out, n_in)
     else:
         np.dot(dpre, W.T, dx)
