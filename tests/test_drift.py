@@ -381,6 +381,12 @@ def test_noise_of_another_shape_is_refused():
         model.forward((start, eps[1:], *others))
 
 
+@pytest.mark.parametrize(("system", "numbers", "unit"), [("hydrogen", {}, "hartree"), ("bosons", {"g": 3}, "")])
+def test_energies_have_a_unit_where_there_are_charges(system, numbers, unit):
+    model = model_of(system, numbers)
+    assert {model.units, *(measure.unit for measure in model.measure(1) if measure.name != "variance")} == {unit}
+
+
 def test_a_model_in_words():
     assert repr(model_of("bosons", {"g": 3}, dt=0.02)) == (
         "Drift(bosons, g 3, 16 walkers, 8 steps of 0.02, 4, tanh, float64, numpy: 50 parameters)")  # fmt: skip
@@ -403,7 +409,7 @@ def trained(tmp_path, monkeypatch, capsys):
 def test_a_run_is_trained_resumed_evaluated_and_drawn_from(trained, capsys):
     folder = "runs/drift"
     assert "data      none" in trained
-    assert re.search(r"training loss \d\.\d{4} \(energy \d\.\d{4}, variance \d\.\d{4}\) hartree", trained)
+    assert re.search(r"training loss \d\.\d{4} \(energy \d\.\d{4}, variance \d\.\d{4}\)$", trained, re.MULTILINE)
     assert "    drift.png " in trained
     assert cli.main(["train", "--resume", "--out", folder, "--epochs", "2"]) == 0
     rows = [json.loads(line) for line in Path(folder, "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -70,6 +70,8 @@ def test_a_model_is_called_what_it_calls_itself_or_by_its_class_and_size():
     (Measure("nll", 123.45678, "nats"), [f"{'nll':36}{'123.457':>10} nats"]),
     (Measure("elbo", -9.87654, "nats"), [f"{'elbo':36}{'-9.8765':>10} nats"]),
     (Measure("n_samples", 5), []),
+    (Measure("acceptance", 0.5, "", "of steps"), [f"{'acceptance':36}{'0.5000':>10}       of steps"]),
+    (Measure("energy", -0.5, "hartree", "± 0.1"), [f"{'energy':36}{'-0.5000':>10} hartree ± 0.1"]),
     (Measure("bits", {"a_b": 1.5, "c": 0.25}, "bits"),
      [f"{'bits, a b':36}{'1.5000':>10} bits", f"{'bits, c':36}{'0.2500':>10} bits"]),
     (Measure("kl", [0.5, 2.0, 0.0], "nats"),

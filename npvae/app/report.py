@@ -62,8 +62,8 @@ def counted(n, name):
 
 
 def measure_lines(measure):
-    """The lines of one Measure: a number with its unit and note, or several; none where there is no unit, for those are for
-    --json."""
+    """The lines of one Measure: a number with its unit and note, or several; none where there is neither, for those are
+    for --json."""
     name, value, unit, note = measure
     label = name.replace("_", " ")
     if isinstance(value, dict):
@@ -75,10 +75,10 @@ def measure_lines(measure):
         bars = ["█" * round(40 * number / widest) if widest > 0 and math.isfinite(number) else "" for _, number in ordered]
         lines = [f"    z_{i:<4} {number:8.4f}  {bar}".rstrip() for (i, number), bar in zip(ordered, bars)]
         return [f"\n{label}, {unit}", *lines]
-    if not unit:
+    if not (unit or note):
         return []
     text = f"{value:10}" if isinstance(value, int) else f"{value:10.{3 if abs(value) >= 10 else 4}f}"
-    return [f"{label:36}{text} {unit:6}{note}".rstrip()]
+    return [f"{label:36}{text} {unit:5} {note}".rstrip()]
 
 
 def print_json(values):

@@ -78,7 +78,7 @@ class Drift:
 
     theta, ops = Theta(), common.ops
     Terms = Terms
-    units, decimals = "hartree", 4  # of trapped particles the unit of the system's own
+    units, decimals = property(lambda self: self.physics.unit), 4
     terms_help = {"loss": "mean of ℓ_T/T as it is minimised", "energy": "of the drift, a bound of the ground state's",
                   "variance": "of ℓ_T/T between paths: 0 at the ground state"}  # fmt: skip
     takes_data = False

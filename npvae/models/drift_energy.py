@@ -24,7 +24,6 @@ from npvae.core.progress import progress_bar
 from npvae.core.workers import Workers, workers_for
 from npvae.models.protocol import Measure
 
-UNIT = "E_h"  # hartree; of trapped particles the system's own unit
 EQUILIBRATION = 5.0  # time that walkers take to forget where they began, in the system's units
 STEPS_PER_PASS = 50  # whose noise is in memory at a time
 EXTRAPOLATED = (2.0, 1.0, 0.5)  # lengths of a step, in those of training, from which the limit is taken
@@ -143,12 +142,13 @@ def measure(model, n_samples=100, seed=0, progress=False):
     means, errors = zip(*(mean_and_error(integrals.rayleigh) for integrals in found.values()))
     value, error = limit(list(found), means, np.maximum(errors, 1e-12))
     (bound, of_bound), (local, of_local) = (mean_and_error(v) for v in (found[model.dt].bound, found[model.dt].local))
-    exact, of_steps = model.physics.exact, {f"dt = {dt:g}": mean for dt, mean in zip(found, means)}
+    exact, unit, of_steps = model.physics.exact, model.physics.unit, {f"dt = {dt:g}": mean for dt, mean in zip(found, means)}
     measures = [
-        Measure("energy", value, UNIT, f"± {error:.1g}; of the walkers' density, in the limit of short steps"),
-        Measure("energy_at", of_steps, UNIT, f"± {max(errors):.1g}"),
-        Measure("bound", bound, UNIT, f"± {of_bound:.1g}; mean of ℓ_T/T at dt = {model.dt:g}: the ground state is not higher"),
-        Measure("local_energy", local, UNIT, f"± {of_local:.1g}; mean of (H φ)/φ at dt = {model.dt:g}"),
-        Measure("variance", float(found[model.dt].bound.var() * time), UNIT + "²", "of ℓ_T/T, times T: 0 at the ground state"),
-    ]
-    return measures if exact is None else [*measures, Measure("exact", exact, UNIT, model.physics.source)]
+        Measure("energy", value, unit, f"± {error:.1g}; of the walkers' density, in the limit of short steps"),
+        Measure("energy_at", of_steps, unit, f"± {max(errors):.1g}"),
+        Measure("bound", bound, unit, f"± {of_bound:.1g}; mean of ℓ_T/T at dt = {model.dt:g}: the ground state is not higher"),
+        Measure("local_energy", local, unit, f"± {of_local:.1g}; mean of (H φ)/φ at dt = {model.dt:g}"),
+        Measure("variance", float(found[model.dt].bound.var() * time), f"{unit}²" if unit else "",
+                "of ℓ_T/T, times T: 0 at the ground state"),
+    ]  # fmt: skip
+    return measures if exact is None else [*measures, Measure("exact", exact, unit, model.physics.source)]

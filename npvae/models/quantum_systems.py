@@ -49,6 +49,7 @@ class System(NamedTuple):
     exact: float | None  # energy of the ground state
     paper: float | None  # that of Barr, Gispen & Lamacraft 2020
     source: str  # of the exact energy
+    unit: str  # of energies: hartree; none in a trap, where ħ and masses are 1
     start: Callable  # where walkers begin, a function of standard normals: (B, N d) -> (B, N d)
     defaults: dict  # how a drift is trained where nothing else is said: options of the model, and the learning rate
 
@@ -125,7 +126,8 @@ def trapped(name, n_particles, n_dimensions, parts, omega, exact, source, defaul
     zero_point = Field(potentials.constant_forward, potentials.constant_backward, 0.5 * omega * n_particles * n_dimensions)
     local_energy = potentials.sum_of(*parts, harmonic(-(omega**2)), zero_point)
     return System(name, n_particles, n_dimensions, potentials.sum_of(*parts), base, local_energy, n_particles > 1, (),
-                  ((0.0,) * n_dimensions,), exact, None, source, partial(spread, (2 * omega) ** -0.5), defaults)  # fmt: skip
+                  ((0.0,) * n_dimensions,), exact, None, source, "",
+                  partial(spread, (2 * omega) ** -0.5), defaults)  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------- atoms and a molecule
@@ -169,7 +171,7 @@ def with_cusps(name, n_particles, parts, base, constant, nuclei, exact, paper, s
     own = Field(potentials.constant_forward, potentials.constant_backward, constant)
     local_energy = Field(cusps.cusp_energy_forward, cusps.cusp_energy_backward, (base, constant))
     return System(name, n_particles, 3, potentials.sum_of(*parts, own), base, local_energy, n_particles > 1, nuclei[0],
-                  nuclei[0], exact, paper, source, start, defaults)  # fmt: skip
+                  nuclei[0], exact, paper, source, "hartree", start, defaults)  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------------------- parts
