@@ -56,9 +56,9 @@ ROWS = {
     "helium": Row("helium", "helium", {}, 60, 1e-3, CHARGED, 10, 8000, {}),
     "molecule": Row("H₂, R = 1.401", "hydrogen_molecule", {}, 100, 1e-3, CHARGED, 10, 8000, {}),
     "stretched": Row("H₂, R = 2.8", "hydrogen_molecule", {"distance": 2.8}, 150, 1e-3, CHARGED, 20, 8000, {}),
-    "bosons2": Row("2 bosons, g = 15", "bosons", {}, 400, 5e-3, SMOOTH, 20, 8000, {}),
-    "bosons3": Row("3 bosons, g = 14", "bosons", {"n_particles": 3, "g": 14.0}, 400, 5e-3, SMOOTH, 20, 8000, {}),
-    "bosons4": Row("4 bosons, g = 16", "bosons", {"n_particles": 4, "g": 16.0}, 400, 5e-3, SMOOTH, 20, 8000, {}),
+    "bosons2": Row("2 bosons, g = 15", "bosons", {}, 400, 5e-3, STEEP, 20, 8000, {}),
+    "bosons3": Row("3 bosons, g = 14", "bosons", {"n_particles": 3, "g": 14.0}, 400, 5e-3, STEEP, 20, 8000, {}),
+    "bosons4": Row("4 bosons, g = 16", "bosons", {"n_particles": 4, "g": 16.0}, 400, 5e-3, STEEP, 20, 8000, {}),
 }
 CURVE = tuple(R for R in HYDROGEN_MOLECULE if R != 1.401)  # bohr
 

@@ -15,6 +15,7 @@ import npvae.training.fit as training
 from npvae.core import workers
 from npvae.core.workers import Workers, cores_available, workers_for
 from npvae.data.rows import Rows
+from npvae.models import Drift
 from npvae.training import optim
 from npvae.training.step import Step
 from npvae.training.validation import validate
@@ -211,6 +212,15 @@ def test_samples_of_z_count_as_rows_where_fit_chooses_its_workers(monkeypatch):
         model = npvae.VAE(16, 2, (), backend=backend)
         npvae.fit(model, np.eye(16, dtype=bool), epochs=1, batch_size=8, n_samples=5, progress=False)
     assert chosen == [(40 * model.theta.size, True), (40 * model.theta.size, False)]
+
+
+def test_all_steps_of_a_walker_count_where_fit_chooses_its_workers(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(training, "workers_for", lambda n_multiplications, together: chosen.append(n_multiplications) or 1)
+    for scheme, passes in [("heun", 2), ("euler", 1)]:
+        model = Drift("oscillator", n_steps=3, n_walkers=5, hidden=(2,), scheme=scheme, backend="numpy")
+        npvae.fit(model, epochs=1, steps_per_epoch=1, progress=False)
+        assert chosen.pop() == 5 * 3 * passes * model.theta.size
 
 
 # ------------------------------------------------------------------------------------------- threads of BLAS

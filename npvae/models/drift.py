@@ -198,6 +198,11 @@ class Drift:
     # ------------------------------------------------------------------------------------------------------- training
 
     @property
+    def multiplications(self):
+        """Of a walker in a step of training."""
+        return self.theta.size * self.n_steps * (2 if self.scheme == "heun" else 1)
+
+    @property
     def chains(self):
         """The walkers (n_walkers, N d), which training hands to `draw`."""
         return self.buffers["walkers"]

@@ -88,6 +88,8 @@ class Measure(NamedTuple):
 #                              for a loss that is no mean over rows: whether it is, and from the shards' Terms and caches those
 #                              of the whole batch, before their backward passes. Over several ranks gathered(compute) gives the
 #                              lists of all of them, this one's being compute()
+#   multiplications            of a row, or of one of `chains`, in the forward pass of a step; as many as there are parameters
+#                              where it is not told. The number of workers is chosen by it
 #   chains                     persistent Markov chains (C, ...), an array among the buffers, or None. Each step hands draw the
 #                              shard's rows of them, draw(rng, *batch, chains=rows, **settings): a view, which draw moves in
 #                              place; the noise holds a copy. Each worker has rows of its own, at least one, which rest in a

@@ -221,7 +221,8 @@ def how_shared(model, train, batch_size, workers, n_samples, reduction, ranks):
     else:
         raise ValueError(f"comm has {ranks.n} ranks, and a step of a model without data is one shard: train it in one process")
     if workers is None:
-        workers = workers_for(model.theta.size * n_rows / ranks.n, reduction == "fastest" and is_together(model))
+        n_multiplications = getattr(model, "multiplications", model.theta.size) * n_rows
+        workers = workers_for(n_multiplications / ranks.n, reduction == "fastest" and is_together(model))
         workers = workers if ranks.n == 1 else -ranks.largest(-min(workers, ranks.cores()))  # the same number on all
     return workers, batch_size
 
