@@ -53,6 +53,7 @@ ROWS = {
     "double_well": Row("4 (x² − 1)²", "double_well", {}, 60, 1e-2, STEEP, 20, 4000, {}),
     "coupled": Row("two coupled oscillators", "coupled", {}, 60, 5e-3, SMOOTH, 20, 4000, {}),
     "hydrogen": Row("hydrogen", "hydrogen", {}, 10, 1e-3, CHARGED, 5, 4000, {}),
+    "half_cusp": Row("hydrogen, half of its cusp", "hydrogen", {"cusp": 0.5}, 60, 3e-3, CHARGED, 10, 4000, {}),
     "helium": Row("helium", "helium", {}, 60, 1e-3, CHARGED, 10, 8000, {}),
     "molecule": Row("H₂, R = 1.401", "hydrogen_molecule", {}, 100, 1e-3, CHARGED, 10, 8000, {}),
     "stretched": Row("H₂, R = 2.8", "hydrogen_molecule", {"distance": 2.8}, 150, 1e-3, CHARGED, 20, 8000, {}),

@@ -133,12 +133,15 @@ def trapped(name, n_particles, n_dimensions, parts, omega, exact, source, defaul
 # --------------------------------------------------------------------------------------------------- atoms and a molecule
 
 
-def hydrogen():
-    """The hydrogen atom. Its cusp is its ground state, φ0 = e^−s: with the base b = −r/|r| nothing is left to be learned."""
-    nuclei = ((0.0, 0.0, 0.0),), (1.0,)
-    base = Field(cusps.nuclear_forward, cusps.nuclear_backward, nuclei)
-    return with_cusps("hydrogen", 1, (attraction(nuclei),), base, 0.0, nuclei, -0.5, -0.497, "−½", partial(spread, 1.0),
-                      settings(0.02, 25, 256, (32, 32), 1e-3))  # fmt: skip
+def hydrogen(cusp=1.0):
+    """The hydrogen atom, with the base b = −cusp r/|r|. Its cusp is its ground state, φ0 = e^−s: with all of it, 1, nothing is
+    left to be learned, and with less a part of the nucleus's attraction stays in the local energy, which is not bounded."""
+    cusp, position = positive("cusp", cusp), ((0.0, 0.0, 0.0),)
+    nuclei, remaining = (position, (1.0,)), (position, (1.0 - cusp,))
+    base = Field(cusps.nuclear_forward, cusps.nuclear_backward, (position, (cusp,)))
+    found = with_cusps("hydrogen", 1, (attraction(nuclei),), base, 0.0, nuclei, -0.5, -0.497, "−½", partial(spread, 1.0),
+                       settings(0.02, 25, 256, (32, 32), 1e-3))  # fmt: skip
+    return found if cusp == 1 else found._replace(local_energy=potentials.sum_of(attraction(remaining), found.local_energy))
 
 
 def helium():
