@@ -10,7 +10,7 @@ from npvae.ops import sde
 from npvae.ops.sde import Field
 
 MORE = [("oscillator", {"omega": 0.7, "n_dimensions": 3}), ("bosons", {"n_particles": 3, "g": 4.0, "s": 0.8, "omega": 1.2}),
-        ("hydrogen_molecule", {"distance": 2.8})]  # fmt: skip
+        ("hydrogen_molecule", {"distance": 2.8}), ("hydrogen", {"cusp": 0.5})]  # fmt: skip
 every_system = pytest.mark.parametrize(("name", "numbers"), [(name, {}) for name in SYSTEMS] + MORE)
 
 
@@ -170,6 +170,7 @@ def test_walkers_of_the_molecule_begin_with_an_electron_at_each_nucleus():
         ("coupled", {"stiffness": -1.0}, "stiffness"),
         ("bosons", {"n_particles": 1}, "n_particles"),
         ("bosons", {"s": 0.0}, "s must be"),
+        ("hydrogen", {"cusp": 0.0}, "cusp must be"),
         ("hydrogen_molecule", {"distance": 0.0}, "distance"),
         ("bosons", {"G": 3.0}, "the system bosons takes n_particles, g, s, omega; got G"),
         ("quartic", {"omega": 1.0}, "the system quartic takes no numbers; got omega"),
