@@ -1,8 +1,9 @@
 """Training in several processes: what it costs, how far it scales, what batch it needs, and how much memory.
 
-    python benchmarks/scaling_mpi.py [weak] [model] [memory] [batches] [--data-dir DIR] [--repeats N]
+    python benchmarks/scaling_mpi.py [weak] [overlap] [model] [memory] [batches] [--data-dir DIR] [--repeats N]
 
 weak      the time of a step of 784-400-20 with b rows for each of one process, two threads, two processes (of mpiexec)
+overlap   what it gains to add up half of a gradient, the decoder's, while the encoder's is computed
 model     a cost model of the step, fitted to what `weak` measured, stated for up to 1000 machines
 memory    the peak memory of training on 10^5, 10^6 and 10^7 binary rows of 784, which are made in a temporary folder
 batches   −ELBO on MNIST after equal epochs with batches of 128 ... 8192, by three rules for the learning rate
@@ -82,12 +83,48 @@ def seconds_of_sums(comm):
     return {"sums": seconds, "numbers": float(np.median(times[10:]))}
 
 
+def seconds_overlapped(comm, n_rows=512, n_parts=8):
+    """Median seconds of the sum of half of a gradient (MPI's own), of the product for the encoder's dW with n_rows rows, of
+    both in turn, and of both at once: the sum begun, the product, without or with a look at the sum after each part of it, and
+    the sum waited for."""
+    x, dpre = (np.ones((n_rows, width), np.float32) for width in (784, 400))
+    share, total = np.ones((2, npvae.VAE(**WIDTHS).theta.size // 2), np.float32)
+    parts = np.array_split(np.arange(784), n_parts)
+
+    def add():
+        comm.Allreduce(share, total)
+
+    def multiply(test=lambda: None):
+        for part in parts:
+            x[:, part[0] : part[-1] + 1].T @ dpre
+            test()
+
+    def at_once(looks):
+        request = comm.Iallreduce(share, total)
+        multiply(*[request.Test] * looks)
+        request.Wait()
+
+    tasks = {"sum": add, "product": multiply, "in turn": lambda: (add(), multiply()), "at once": lambda: at_once(False),
+             "at once, with looks": lambda: at_once(True)}  # fmt: skip
+    times = {name: [] for name in tasks}
+    with Workers(1):  # holds BLAS to one thread
+        for _ in range(100):
+            for name, task in tasks.items():
+                comm.Barrier()
+                started = time.perf_counter()
+                task()
+                times[name].append(time.perf_counter() - started)
+    return {name: float(np.median(values[10:])) for name, values in times.items()}
+
+
 def as_rank(task):
     """What a process of mpiexec does for this script: the answer is printed by rank 0."""
     from mpi4py import MPI
 
     comm = MPI.COMM_WORLD
-    answer = seconds_of_sums(comm) if task == "sums" else {b: seconds_per_step(b, 1, comm) for b in ROWS_EACH}
+    tasks = {"sums": seconds_of_sums, "overlap": seconds_overlapped,
+             "steps": lambda comm: {b: seconds_per_step(b, 1, comm) for b in ROWS_EACH}}  # fmt: skip
+    answer = tasks[task](comm)
     if comm.Get_rank() == 0:
         print(json.dumps(answer))
 
@@ -110,6 +147,10 @@ def weak(args, _):
             runs[kind].append(on_ranks(n, "steps") if n > 1 else {b: seconds_per_step(b, workers) for b in ROWS_EACH})
     times = {kind: {b: spread([1e3 * run[b] for run in values]) for b in ROWS_EACH} for kind, values in runs.items()}
     return {"milliseconds": times, "sums": {n: on_ranks(n, "sums") for n in (2, 4)}}
+
+
+def overlap(*_):
+    return on_ranks(2, "overlap")
 
 
 # -------------------------------------------------------------------------------------------------------- cost model
@@ -221,7 +262,7 @@ def batches(args, _):
     return {"epochs": EPOCHS, "rows": rows}
 
 
-PARTS = {"weak": weak, "model": model, "memory": memory, "batches": batches}
+PARTS = {"weak": weak, "overlap": overlap, "model": model, "memory": memory, "batches": batches}
 
 
 def main():

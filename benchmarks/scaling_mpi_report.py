@@ -21,6 +21,11 @@ def weak_table(result):
     return lines
 
 
+def overlap_table(seconds):
+    cells = [f"{1e3 * value:.2f} ms" for value in seconds.values()]
+    return ["| " + " | ".join(seconds) + " |", "|" + "---:|" * len(cells), "| " + " | ".join(cells) + " |"]
+
+
 def model_table(result):
     rows = list(result["efficiency"]["1"])
     lines = ["| machines | " + " | ".join(f"b = {b}" for b in rows) + " | b for 90 % |", "|---:|" + "---:|" * (len(rows) + 1)]
@@ -51,7 +56,7 @@ def batches_table(result):
     return lines
 
 
-TABLES = {"weak": weak_table, "model": model_table, "memory": memory_table, "batches": batches_table}
+TABLES = {"weak": weak_table, "overlap": overlap_table, "model": model_table, "memory": memory_table, "batches": batches_table}
 
 
 def draw(found):

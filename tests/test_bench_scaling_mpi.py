@@ -53,6 +53,7 @@ def test_tables_and_figure_show_what_was_measured(bench):
     assert "| 128 | 1.78 ms | 1.96 ms | 2.23 ms | 91% | 80% | 88% |" in tables[0]
     assert tables[1].splitlines()[2].startswith("| 1 | 100% |")
     assert "| 10,000,000 | 7,840 MB | 120 MB | 20 MB | 2.0 |" in tables[2]
+    assert bench.markdown({"overlap": {"sum": 1e-3, "in turn": 2e-3}}).splitlines()[2] == "| 1.00 ms | 2.00 ms |"
     assert tables[3].splitlines()[2:] == [
         "| as it is | 100.12 | 100.25 | 100.50 | 101.00 | 102.00 | 104.00 | 108.00 |",
         "| √(batch/128) | 100.12 | 100.25 | 100.50 | 101.00 | 102.00 | 104.00 | 108.00 |",
