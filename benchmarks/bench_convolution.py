@@ -104,16 +104,16 @@ class Torch:
 
 
 def in_torch(value, name):
-    """A parameter of npvae in PyTorch's order of axes; the images of 7 × 7 beside dense layers have their channels first."""
+    """A copy of a parameter in PyTorch's order of axes: beside dense layers, images of 7 × 7 have their channels first."""
     if value.ndim == 4:
         order = (3, 2, 0, 1) if name.startswith("encoder") else (0, 3, 1, 2)
-        return np.ascontiguousarray(value.transpose(order))
+        return value.transpose(order).copy()
     shape = 7, 7, CHANNELS[1]
     if name == "encoder.2" and value.ndim == 2:
         value = value.reshape(*shape, -1).transpose(2, 0, 1, 3).reshape(value.shape)
     if name == "decoder.1":
         value = value.reshape(-1, *shape).transpose(0, 3, 1, 2).reshape(value.shape)
-    return np.ascontiguousarray(value.T)
+    return value.T.copy()
 
 
 def contenders(images):

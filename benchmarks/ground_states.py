@@ -61,6 +61,9 @@ ROWS = {
     "bosons3": Row("3 bosons, g = 14", "bosons", {"n_particles": 3, "g": 14.0}, 400, 5e-3, STEEP, 20, 8000, {}),
     "bosons4": Row("4 bosons, g = 16", "bosons", {"n_particles": 4, "g": 16.0}, 400, 5e-3, STEEP, 20, 8000, {}),
 }
+DRAWN = {"quartic": "#66ccee", "half_cusp": "#aa3377", "helium": "#ee6677", "molecule": "#ccbb44", "bosons2": "#4477aa",
+         "bosons3": "#222222"}  # fmt: skip
+IN_A_RUN = 5  # energies of the training that a point of the picture is the mean of
 CURVE = tuple(R for R in HYDROGEN_MOLECULE if R != 1.401)  # bohr
 
 
@@ -135,18 +138,26 @@ def markdown(results):
     return "\n".join(lines)
 
 
+def in_runs(values, n=IN_A_RUN):
+    """The means of n values after each other, (len(values) // n,)."""
+    return values[: len(values) // n * n].reshape(-1, n).mean(axis=1)
+
+
 def draw(results):
     """Energy above the exact one and variance against the step of the training, and the curve of the molecule."""
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    figure = Figure(figsize=(12, 4), layout="constrained")
     energies, variances, curve = figure.subplots(1, 3)
-    for row in results["rows"].values():
-        step, energy, variance = np.array(row["way"]).T
-        energies.semilogy(step, np.abs(energy - row["exact"]), lw=0.8, label=row["title"])
-        variances.semilogy(step, variance, lw=0.8)
+    for name, color in DRAWN.items():
+        if name in results["rows"]:
+            row = results["rows"][name]
+            step, energy, variance = (in_runs(column) for column in np.array(row["way"]).T)
+            energies.loglog(step, np.abs(energy - row["exact"]), color=color, label=row["title"])
+            variances.loglog(step, variance, color=color, label=row["title"])
     energies.set(xlabel="step of the training", title="|energy − exact|")
-    variances.set(xlabel="step of the training", title="variance of the local energy, mean over a time of 1")
+    variances.set(xlabel="step of the training", title="variance of a path's local energy")
     if results["rows"]:
-        energies.legend(frameon=False, fontsize=7)
+        lines, titles = energies.get_legend_handles_labels()
+        figure.legend(lines, titles, loc="outside lower left", ncols=len(DRAWN), frameon=False, fontsize=8)
     R, E = np.array(sorted(HYDROGEN_MOLECULE.items())).T
     curve.plot(R, E, "-", color="#bbbbbb", lw=2, label="exact")
     points = sorted((float(R), line["energy"], line["error"]) for R, line in results["curve"].items())

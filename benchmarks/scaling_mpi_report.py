@@ -112,7 +112,8 @@ def draw_batches(axes, result):
         losses = [row["loss"][-1] or float("nan") for row in rows]
         axes.plot([row["batch"] for row in rows], losses, "o-", color=colour, label=words)
     ticks(axes, batches)
-    axes.set(xlabel="batch", ylabel="−ELBO of the test images, nats",
+    shown = [row["loss"][-1] for row in result["rows"] if row["rule"] == "constant"]  # others may diverge
+    axes.set(xlabel="batch", ylabel="−ELBO of the test images, nats", ylim=(0.95 * min(shown), 1.05 * max(shown)),
              title=f"MNIST after {result['epochs']} epochs, the learning rate times")  # fmt: skip
     axes.legend()
 

@@ -80,10 +80,10 @@ def test_values_and_gradients_are_pytorchs(is_transposed, size):
     theirs = [torch.from_numpy(a).requires_grad_() for a in (x, W, b)]
     images, F = theirs[0].permute(0, 3, 1, 2), torch.nn.functional  # channels first
     if is_transposed:
-        made = F.conv_transpose2d(images, theirs[1].permute(0, 3, 1, 2), theirs[2], stride)
+        made = F.conv_transpose2d(images, theirs[1].permute(0, 3, 1, 2).contiguous(), theirs[2], stride)
         made = made[:, :, before : made.shape[2] - after, before : made.shape[3] - after]
     else:
-        made = F.conv2d(F.pad(images, (before, after) * 2), theirs[1].permute(3, 2, 0, 1), theirs[2], stride)
+        made = F.conv2d(F.pad(images, (before, after) * 2), theirs[1].permute(3, 2, 0, 1).contiguous(), theirs[2], stride)
     made = made.permute(0, 2, 3, 1)
     (made * torch.from_numpy(dpre)).sum().backward()
     np.testing.assert_allclose(pre, made.detach().numpy(), rtol=0, atol=1e-10)
