@@ -134,7 +134,7 @@ def markdown(results):
             minutes = (row["seconds"] + row["seconds_measuring"]) / 60
             off = cell(row["energy"] - row["exact"])
             cells = cell(row["exact"]), cell(row["paper"], 4), f"{cell(row['energy'])} ± {row['error']:.5f}", off
-            lines.append(f"| {row['title']} | {' | '.join(cells)} | {minutes:.1f} |")
+            lines.append(f"| {row['title']} | {' | '.join(cells)} | {max(minutes, 0.1):.1f} |")
     return "\n".join(lines)
 
 

@@ -70,7 +70,9 @@ def test_every_label_is_derived_on_the_page_of_derivations():
 
 
 @pytest.mark.parametrize(("script", "result"), [("bench_bits_back", "bits_back"), ("bench_chain_coder", "chain_coder"),
-                                                ("bench_ising", "ising"), ("bench_rbm", "rbm")])  # fmt: skip
+                                                ("bench_ising", "ising"), ("bench_rbm", "rbm"),
+                                                ("ground_states", "ground_states"), ("families", "families"),
+                                                ("scaling_mpi", "scaling_mpi"), ("bench_drift", "drift")])  # fmt: skip
 def test_the_tables_of_several_parts_are_the_saved_results(script, result, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     printed = importlib.import_module(script).markdown(json.loads((ROOT / f"benchmarks/results/{result}.json").read_text()))
