@@ -51,6 +51,7 @@ ROWS = {
     "oscillator": Row("oscillator, d = 3", "oscillator", {"n_dimensions": 3}, 40, 1e-2, SMOOTH, 20, 4000, {}),
     "quartic": Row("x⁴", "quartic", {}, 40, 1e-2, SMOOTH, 20, 4000, {}),
     "double_well": Row("4 (x² − 1)²", "double_well", {}, 60, 1e-2, STEEP, 20, 4000, {}),
+    "odd_well": Row("4 (r² − 1)², d = 3", "double_well", {"n_dimensions": 3}, 60, 1e-2, STEEP, 20, 4000, {}),
     "coupled": Row("two coupled oscillators", "coupled", {}, 60, 5e-3, SMOOTH, 20, 4000, {}),
     "hydrogen": Row("hydrogen", "hydrogen", {}, 10, 1e-3, CHARGED, 5, 4000, {}),
     "half_cusp": Row("hydrogen, half of its cusp", "hydrogen", {"cusp": 0.5}, 60, 3e-3, CHARGED, 10, 4000, {}),

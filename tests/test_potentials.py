@@ -28,6 +28,7 @@ def to_nuclei(r):
 CASES = {  # name -> columns of r, parameters, V of one walker as a list
     "harmonic": (4, 1.7, lambda r: 0.85 * math.fsum(x * x for x in r)),
     "series": (3, COEFFICIENTS, lambda r: math.fsum(c * x**k for x in r for k, c in enumerate(COEFFICIENTS))),
+    "hat": (3, 1.3, lambda r: 1.3 * (math.fsum(x * x for x in r) - 1) ** 2),
     "springs": (6, (0.7, 2), lambda r: of_pairs(r, 2, lambda s: 0.35 * s * s)),
     "gaussians": (8, (3.0, 0.6), lambda r: of_pairs(r, 2, lambda s: 3 / (math.pi * 0.36) * math.exp(-s * s / 0.36))),
     "attraction": (6, NUCLEI, to_nuclei),
@@ -68,6 +69,10 @@ def test_HARMONIC_is_the_derivative():
 
 def test_SERIES_is_the_derivative():
     assert_force("series")
+
+
+def test_HAT_is_the_derivative():
+    assert_force("hat")
 
 
 def test_SPRINGS_is_the_derivative():

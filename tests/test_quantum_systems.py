@@ -10,7 +10,8 @@ from npvae.ops import sde
 from npvae.ops.sde import Field
 
 MORE = [("oscillator", {"omega": 0.7, "n_dimensions": 3}), ("bosons", {"n_particles": 3, "g": 4.0, "s": 0.8, "omega": 1.2}),
-        ("hydrogen_molecule", {"distance": 2.8}), ("hydrogen", {"cusp": 0.5})]  # fmt: skip
+        ("hydrogen_molecule", {"distance": 2.8}), ("hydrogen", {"cusp": 0.5}),
+        ("double_well", {"n_dimensions": 3})]  # fmt: skip
 every_system = pytest.mark.parametrize(("name", "numbers"), [(name, {}) for name in SYSTEMS] + MORE)
 
 
@@ -71,11 +72,13 @@ def test_exact_energies_on_a_line(name):
 
 
 def test_the_splitting_of_the_double_well():
-    """The first excited state too, and both on a finer grid: the reference itself has converged."""
+    """The first excited state too, which is the ground state in three dimensions, and both on a finer grid: the reference
+    itself has converged."""
     V = along_a_line(system("double_well"))
     energies, finer = levels(V)[0], levels(V, edge=5.0, n=300)[0]
     np.testing.assert_allclose(energies[:2], finer[:2], rtol=1e-10)
     assert energies[1] - energies[0] == pytest.approx(0.462428, abs=1e-6)
+    assert energies[1] == pytest.approx(system("double_well", n_dimensions=3).exact, abs=2e-9)
 
 
 def test_exact_energies_of_coupled_oscillators_are_those_of_their_normal_modes():

@@ -249,9 +249,10 @@ def test_cores_that_several_ranks_may_use_are_shared(monkeypatch):
     assert on_ranks(4, cores_of) == [(2, 2, 1)] * 3 + [(8, 2, 1)]
 
 
-@pytest.mark.parametrize(("size", "n"), [(0, 3), (2, 3), (9, 4), (12, 4), (5, 1)])
+@pytest.mark.parametrize(("size", "n"), [(0, 3), (2, 3), (9, 4), (12, 4), (5, 1), (3, 5)])
 def test_parts_are_those_of_all_numbers_by_piece(size, n):
     parts = parts_of(size, n, 0, n)
     assert [i for part in parts for i in range(part.start, part.stop)] == list(range(size))
     assert len(parts) == min(n, size)
     assert [part for k in range(n) for part in parts_of(size, n, k, 1)] == parts
+    assert [len(parts_of(size, n, k, 1)) for k in range(n)] == [k < size for k in range(n)]  # the last ones have none

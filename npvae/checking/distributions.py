@@ -105,7 +105,7 @@ def potential_pairs():
     nuclei = ((0.0, 0.1, -0.7), (0.2, 0.0, 0.8)), (1.0, 2.0)  # positions, charges
     named = {
         "harmonic potential": (potentials, "harmonic", 1.7), "springs": (potentials, "springs", (0.7, 3)),
-        "potential of powers": (potentials, "series", (0.3, -0.2, 1.1, 0.4, 0.7)),
+        "potential of powers": (potentials, "series", (0.3, -0.2, 1.1, 0.4, 0.7)), "hat potential": (potentials, "hat", 1.3),
         "Gaussian contacts": (potentials, "gaussians", (3.0, 0.6)), "attraction of nuclei": (potentials, "attraction", nuclei),
         "repulsion of electrons": (potentials, "repulsion", 3), "linear drift": (cusps, "linear", 1.3),
         "nuclear cusps": (cusps, "nuclear", nuclei), "electronic cusps": (cusps, "electronic", (0.5, 3)),

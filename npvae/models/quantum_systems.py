@@ -31,7 +31,7 @@ BOSONS = {  # (N, g) -> energy at s = ½, ω = 1. N = 2: diagonalisation; N = 3,
     (4, 16.0): 7.725793,
 }  # fmt: skip
 BOSONS_OF_THE_PAPER = {(2, 15.0): 2.7254, (3, 15.0): 4.9705, (4, 15.0): 7.6566}
-DOUBLE_WELL = {4.0: 2.28964955}  # height -> energy
+DOUBLE_WELL = {(4.0, 1): 2.28964955, (4.0, 3): 2.752077508}  # (height, d) -> energy
 
 
 class System(NamedTuple):
@@ -87,11 +87,16 @@ def quartic():
                    settings(0.02, 50, 256, (16, 16), 1e-2))  # fmt: skip
 
 
-def double_well(height=4.0):
-    """A particle in V = h (x² − 1)², with wells at −1 and 1."""
-    height = positive("height", height)
-    well = series(height, 0, -2 * height, 0, height)
-    return trapped("double_well", 1, 1, (well,), 1.0, DOUBLE_WELL.get(height), "diagonalisation",
+def double_well(height=4.0, n_dimensions=1):
+    """A particle in V = h (|r|² − 1)², on a line with wells at −1 and 1.
+
+    In three dimensions the ground state is φ1(|r|)/|r|, with the first excited state φ1 of the line, which is 0 between the
+    wells, and has its energy: what it lies above the ground state of the line is the splitting of the double well.
+    """
+    height, n_dimensions = positive("height", height), checks.integer("n_dimensions", n_dimensions, 1)
+    hat = Field(potentials.hat_forward, potentials.hat_backward, height)
+    well = series(height, 0, -2 * height, 0, height) if n_dimensions == 1 else hat
+    return trapped("double_well", 1, n_dimensions, (well,), 1.0, DOUBLE_WELL.get((height, n_dimensions)), "diagonalisation",
                    settings(0.02, 50, 256, (16, 16), 1e-2))  # fmt: skip
 
 

@@ -118,6 +118,21 @@ def series_backward(dV, cache):
     return dV[:, None] * slope, []  # (SERIES)
 
 
+def hat_forward(r, t, height):
+    """V = h (|r|² − 1)², a hat with its brim at |r| = 1, on a line a double well: r (B, d) of one particle -> (B,).
+
+    (HAT)  ∂V/∂r = 4 h (|r|² − 1) r
+    """
+    beyond = (r * r).sum(axis=1) - 1
+    return height * beyond**2, (r, beyond, height)
+
+
+def hat_backward(dV, cache):
+    """Backward of V = h (|r|² − 1)²: dV (B,) -> dr (B, d)."""
+    r, beyond, height = cache
+    return (dV * 4 * height * beyond)[:, None] * r, []  # (HAT)
+
+
 def springs_forward(r, t, parameters):
     """Springs of stiffness k between every two particles, V = ½ k Σ_{i<j} |r_i − r_j|²: r (B, N d) -> (B,).
 
