@@ -205,6 +205,7 @@ def test_copies_and_files_keep_everything(tmp_path):
     for twin in (model.copy(), ConvolutionalVAE.load(tmp_path / "model.npz"), npvae.models.saved.load(tmp_path / "model.npz")):
         assert (type(twin), twin.config) == (ConvolutionalVAE, model.config)
         np.testing.assert_array_equal(twin.theta, model.theta)
+        np.testing.assert_array_equal(*(one.decode(np.ones((1, model.n_latent))) for one in (twin, model)))
 
 
 @pytest.mark.usefixtures("small_world")
