@@ -6,7 +6,8 @@ The model is 28×28-14×14×32-7×7×64-256-32 and back, with kernels of 4 × 4 
 of 100. PyTorch's (oneDNN's convolutions) is written with torch.nn, channels first and channels last, plain and compiled, and
 with the fused Adam. First verifies, then times: all take 20 steps from the same weights, on the same batches with the same
 noise, and unless the losses agree to 1e-3 no time is printed. Then they run by turns, each drawing its own noise, and the
-median of the repeats is printed. A library that is not installed is a row that says so (pip install '.[bench]').
+median of the repeats is printed. A library that is not installed is a row that says so (pip install '.[bench]'). Last, what the
+layout decides: the time to copy the patches of an image, channels last as npvae has them, and channels first.
 """
 
 import argparse
@@ -19,6 +20,8 @@ from common import RESULTS, interleaved, machine, print_machine, settled, spread
 from npvae import kernels, ops
 from npvae.core.workers import Workers
 from npvae.data.rows import Rows
+from npvae.kernels import convolution
+from npvae.kernels.compile import jit
 from npvae.models import ConvolutionalVAE
 from npvae.training.optim import Adam
 from npvae.training.step import Step
@@ -163,6 +166,41 @@ def layers(model, n=BATCH // 2):
     return rows
 
 
+def layouts(n=14, channels=32, stride=2):
+    """Microseconds, the least of 300, to copy the patches of one image from both layouts, and of their product with W."""
+    K, size = KERNEL, n + KERNEL - stride  # padded
+    places = n // stride
+    last, first = np.zeros((size, size * channels), np.float32), np.zeros((channels, size, size), np.float32)
+    patches, width = np.zeros((places**2, K * K * channels), np.float32), K * K * channels
+    W, made = np.zeros((width, CHANNELS[1]), np.float32), np.zeros((places**2, CHANNELS[1]), np.float32)
+    tasks = {
+        "channels last": lambda: convolution.find_patches(last, K, stride * channels, stride, K * channels, places, patches),
+        "channels first": lambda: patches_channels_first(first, K, stride, places, patches),
+        "product": lambda: convolution.tiled(patches.reshape(-1), width, np.int64(1), W.reshape(-1), made.reshape(-1),
+                                             len(patches), width, W.shape[1]),
+    }  # fmt: skip
+    found = {}
+    for name, task in tasks.items():
+        seconds = []
+        for _ in range(300):
+            started = time.perf_counter()
+            task()
+            seconds.append(time.perf_counter() - started)
+        found[name] = 1e6 * min(seconds)
+    return found
+
+
+@jit
+def patches_channels_first(padded, K, stride, n_columns, patches):
+    """As `npvae.kernels.convolution.find_patches`, of padded (C, Y, X): rows of patches (Y' X', C K K)."""
+    for r in range(len(patches)):
+        y, x = r // n_columns * stride, r % n_columns * stride
+        for c in range(len(padded)):
+            for i in range(K):
+                for j in range(K):
+                    patches[r, (c * K + i) * K + j] = padded[c, y + i, x + j]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--repeats", type=int, default=9, metavar="N", help="interleaved runs of each contender (default: 9)")
@@ -191,8 +229,10 @@ def main():
     for title, row in of_layers.items():
         print(f"    layer {title:14} 50 images, forward and backward, one core: NumPy {row['numpy']:.2f} ms, compiled "
               f"{row['numba']:.2f} ms")  # fmt: skip
+    of_layouts = layouts()
+    print("    patches of an image of 14 × 14 × 32: " + ", ".join(f"{name} {us:.1f} µs" for name, us in of_layouts.items()))
     result = {"machine": info, "model": repr(found["npvae"].model), "batch": BATCH, "milliseconds": ms, "layers": of_layers,
-              "losses": losses, "missing": missing}  # fmt: skip
+              "layouts": of_layouts, "losses": losses, "missing": missing}  # fmt: skip
     (RESULTS / "convolution.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
