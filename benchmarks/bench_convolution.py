@@ -35,7 +35,7 @@ class Npvae:
     """npvae's own step, as `npvae.fit` takes it, by n workers."""
 
     def __init__(self, images, n=2):
-        self.model = ConvolutionalVAE(images.shape[1], LATENT, CHANNELS, KERNEL, STRIDE, (HIDDEN,))
+        self.model = ConvolutionalVAE(images.shape[1], LATENT, CHANNELS, KERNEL, STRIDE, (HIDDEN,), "relu")
         self.rows, self.workers, self.count = Rows.of(self.model, (images,), "data"), Workers(n), 0
         self.step = Step(self.model, self.rows, BATCH, Adam(LEARNING_RATE), self.workers)
 

@@ -123,7 +123,7 @@ def test_parameters_stand_in_the_order_of_their_docstring():
         "decoder.2.W": (5, 4, 4, 3), "decoder.2.b": (3,), "likelihood.W": (3, 4, 4, 1), "likelihood.b": (784,),
     }  # fmt: skip
     assert model.widths == "28×28-14×14×3-7×7×5-11-7"
-    assert repr(model).startswith("ConvolutionalVAE(28×28-14×14×3-7×7×5-11-7, relu, bernoulli, float32, numba: ")
+    assert repr(model).startswith("ConvolutionalVAE(28×28-14×14×3-7×7×5-11-7, silu, bernoulli, float32, numba: ")
 
 
 @pytest.mark.parametrize(("size", "kernel", "stride", "made"), [
