@@ -64,7 +64,7 @@ ROWS = {
 }
 DRAWN = {"quartic": "#66ccee", "half_cusp": "#aa3377", "helium": "#ee6677", "molecule": "#ccbb44", "bosons2": "#4477aa",
          "bosons3": "#222222"}  # fmt: skip
-IN_A_RUN = 5  # energies of the training that a point of the picture is the mean of
+IN_A_RUN = 5  # measurements during the training, of which the mean is kept
 CURVE = tuple(R for R in HYDROGEN_MOLECULE if R != 1.401)  # bohr
 
 
@@ -119,7 +119,12 @@ def figures(row, name, args):
     physics = model.physics
     return {"title": row.title, "system": row.system, "numbers": row.numbers, "config": model.config, "epochs": row.epochs,
             "learning_rate": row.learning_rate, "exact": physics.exact, "source": physics.source, "paper": physics.paper,
-            **seconds, **measure(model, row, args.seed), "way": way}  # fmt: skip
+            **seconds, **measure(model, row, args.seed), "way": in_runs(way)}  # fmt: skip
+
+
+def in_runs(way, n=IN_A_RUN):
+    """Of rows of numbers the means of n after each other."""
+    return [np.mean(way[i : i + n], axis=0).tolist() for i in range(0, len(way) - n + 1, n)]
 
 
 def cell(value, digits=5):
@@ -139,11 +144,6 @@ def markdown(results):
     return "\n".join(lines)
 
 
-def in_runs(values, n=IN_A_RUN):
-    """The means of n values after each other, (len(values) // n,)."""
-    return values[: len(values) // n * n].reshape(-1, n).mean(axis=1)
-
-
 def draw(results):
     """Energy above the exact one and variance against the step of the training, and the curve of the molecule."""
     figure = Figure(figsize=(12, 4), layout="constrained")
@@ -151,7 +151,7 @@ def draw(results):
     for name, color in DRAWN.items():
         if name in results["rows"]:
             row = results["rows"][name]
-            step, energy, variance = (in_runs(column) for column in np.array(row["way"]).T)
+            step, energy, variance = np.array(row["way"]).T
             energies.loglog(step, np.abs(energy - row["exact"]), color=color, label=row["title"])
             variances.loglog(step, variance, color=color, label=row["title"])
     energies.set(xlabel="step of the training", title="|energy − exact|")
