@@ -123,8 +123,8 @@ def figures(row, name, args):
 
 
 def in_runs(way, n=IN_A_RUN):
-    """Of rows of numbers the means of n after each other."""
-    return [np.mean(way[i : i + n], axis=0).tolist() for i in range(0, len(way) - n + 1, n)]
+    """Of rows of numbers the means of n after each other, the last one of those that are left."""
+    return [np.mean(way[i : i + n], axis=0).tolist() for i in range(0, len(way), n)]
 
 
 def cell(value, digits=5):
