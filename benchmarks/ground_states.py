@@ -65,7 +65,7 @@ ROWS = {
 DRAWN = {"quartic": "#66ccee", "half_cusp": "#aa3377", "helium": "#ee6677", "molecule": "#ccbb44", "bosons2": "#4477aa",
          "bosons3": "#222222"}  # fmt: skip
 IN_A_RUN = 5  # measurements during the training, of which the mean is kept
-CURVE = tuple(R for R in HYDROGEN_MOLECULE if R != 1.401)  # bohr
+CURVE = (0.8, 1.0, 1.2, 1.6, 2.0, 2.4, 3.2, 4.0)  # bohr, beside the distances of two rows
 
 
 def train(row, folder, args):
@@ -161,7 +161,9 @@ def draw(results):
         figure.legend(lines, titles, loc="outside lower left", ncols=len(DRAWN), frameon=False, fontsize=8)
     R, E = np.array(sorted(HYDROGEN_MOLECULE.items())).T
     curve.plot(R, E, "-", color="#bbbbbb", lw=2, label="exact")
-    points = sorted((float(R), line["energy"], line["error"]) for R, line in results["curve"].items())
+    measured = {name: results["rows"][name] for name in ("molecule", "stretched") if name in results["rows"]}
+    points = [(line["config"]["numbers"].get("distance", 1.401), line["energy"], line["error"])
+              for line in [*results["curve"].values(), *measured.values()]]  # fmt: skip
     if points:
         R, E, error = np.array(points).T
         curve.errorbar(R, E, error, fmt="o", ms=4, color="#228833", label="npvae")
