@@ -7,7 +7,8 @@ latents, and back; silu, Glorot-uniform weights, output bias at the mean trainin
 with a rate that falls to 0 along a cosine. First the ELBO of one sample, whose KL gets its weight over the first 10 epochs,
 then from there the importance-weighted bound of 5. The test images are binarised once, and measured with 5000 importance
 samples each, after the first stage with a fiftieth of that. If it is stopped, the same command goes on at the last saved epoch.
-Figures are written to benchmarks/results/conv_mnist.json after every stage.
+Figures are written to benchmarks/results/conv_mnist.json after every stage, pictures of the kernels to conv_filters.png and
+conv_strokes.png at the end.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from one_layer import measure
 from two_layers import Stage, train
 
 import npvae
+from npvae.app import plots
 from npvae.data import mnist
 from npvae.models import ConvolutionalVAE
 
@@ -65,6 +67,8 @@ def main():
             result = {"seed": args.seed, "machine": machine(), "model": repr(model), "stages": list(rows.values())}
             FILE.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         print(row_text(rows[stage.objective]), flush=True)
+    for name, _, draw in model.pictures_of_kernels(plots):
+        draw().savefig(RESULTS / f"conv_{name}", dpi=60)
 
 
 if __name__ == "__main__":

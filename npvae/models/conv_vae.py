@@ -154,15 +154,20 @@ class ConvolutionalVAE:
 
     def pictures(self, plots, x, dataset):
         """The pictures of a run: those of a VAE, and the kernels at both ends."""
+        yield from plots.latent_variable_pictures(self, x, dataset, evaluate.kl_per_dimension(self, x))
+        yield from self.pictures_of_kernels(plots)
+
+    def pictures_of_kernels(self, plots):
+        """The kernels of the first layer and of the last, each over its largest entry, as `pictures` yields them."""
 
         def kernels(name, channels, pixels):
             def draw():
                 drawn = np.moveaxis(self.parameters[name], (channels, pixels), (0, 3))[: plots.N_SAMPLES]  # (n, K, K, 1)
-                return plots.samples(drawn.reshape(len(drawn), -1), drawn.shape[1:3], f"kernels {name}")
+                drawn = drawn / np.abs(drawn).max(axis=(1, 2, 3), keepdims=True)
+                return plots.samples(drawn.reshape(len(drawn), -1), drawn.shape[1:3], f"{name}, each over its largest entry")
 
             return draw
 
-        yield from plots.latent_variable_pictures(self, x, dataset, evaluate.kl_per_dimension(self, x))
         yield "filters.png", "kernels of the first convolution: what it looks for", kernels("encoder.0.W", 3, 2)
         yield "strokes.png", "kernels of the last, transposed one: what images are painted with", kernels("likelihood.W", 0, 3)
 
