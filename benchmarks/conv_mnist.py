@@ -11,13 +11,12 @@ Figures are written to benchmarks/results/conv_mnist.json after every stage, pic
 conv_strokes.png at the end.
 """
 
-import argparse
 import json
 from pathlib import Path
 
 from common import RESULTS, machine, print_machine
 from one_layer import measure
-from two_layers import Stage, train
+from two_layers import Stage, parser_of, train
 
 import npvae
 from npvae.app import plots
@@ -45,13 +44,7 @@ def row_text(row):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--data-dir", metavar="DIR", help="folder of the MNIST files (default: the cache, else a download)")
-    parser.add_argument("--samples", type=int, default=5000, metavar="K", help="samples per image at the end (default: 5000)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--runs", default="runs/conv_mnist", help="where checkpoints are kept (default: runs/conv_mnist)")
-    parser.add_argument("--workers", type=int, metavar="N", help="threads (default: the cores available)")
-    args = parser.parse_args()
+    args = parser_of(__doc__, "runs/conv_mnist").parse_args()
     print_machine(machine())
     dataset = mnist.load(args.data_dir)
     model = initial_model(dataset.x_train, args.seed)

@@ -9,14 +9,13 @@ images are binarised once, and measured with 5000 importance samples each. If it
 last saved epoch. Figures are written to benchmarks/results/one_layer.json after every stage.
 """
 
-import argparse
 import json
 import time
 from pathlib import Path
 
 import numpy as np
 from common import RESULTS, machine, print_machine
-from two_layers import Stage, row_text, train
+from two_layers import Stage, parser_of, row_text, train
 
 import npvae
 from npvae import evaluate
@@ -48,13 +47,8 @@ def measure(model, x, n_samples, seed):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--data-dir", metavar="DIR", help="folder of the MNIST files (default: the cache, else a download)")
+    parser = parser_of(__doc__, "runs/one_layer")
     parser.add_argument("--only", choices=[stage.objective for stage in STAGES], help="one of the objectives (default: both)")
-    parser.add_argument("--samples", type=int, default=5000, metavar="K", help="importance samples per image (default: 5000)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--runs", default="runs/one_layer", help="where checkpoints are kept (default: runs/one_layer)")
-    parser.add_argument("--workers", type=int, metavar="N", help="threads (default: the cores available)")
     args = parser.parse_args()
     print_machine(machine())
     dataset = mnist.load(args.data_dir)

@@ -108,14 +108,19 @@ def row_text(row):
             f"active units {active}; published {paper:.2f}, {paper_active}")  # fmt: skip
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+def parser_of(description, runs):
+    """The options of a script that trains in stages, and keeps checkpoints in the folder `runs`."""
+    parser = argparse.ArgumentParser(description=description.split("\n\n")[0])
     parser.add_argument("--data-dir", metavar="DIR", help="folder of the MNIST files (default: the cache, else a download)")
     parser.add_argument("--samples", type=int, default=5000, metavar="K", help="importance samples per image (default: 5000)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--runs", default="runs/two_layers", help="where checkpoints are kept (default: runs/two_layers)")
+    parser.add_argument("--runs", default=runs, help="where checkpoints are kept (default: %(default)s)")
     parser.add_argument("--workers", type=int, metavar="N", help="threads (default: the cores available)")
-    args = parser.parse_args()
+    return parser
+
+
+def main():
+    args = parser_of(__doc__, "runs/two_layers").parse_args()
     print_machine(machine())
     dataset = mnist.load(args.data_dir)
     model = initial_model(dataset.x_train, args.seed)

@@ -627,3 +627,16 @@ def transposed_convolution_backward(dpre, x, W, stride, before, periodic):
                                 dW[c][i][j][o] += dpre[n][place[0]][place[1]][o] * value
     db = [math.fsum(pixels[o] for image in dpre for row in image for pixels in row) for o in range(n_out)]
     return dx, dW, db
+
+
+def assert_is_the_complex_step(example):
+    """The gradient of an Example of `npvae.models.protocol`, with the batch (x,), is that of the complex step, by entries."""
+    model, (x,), settings = example.model, example.batch, example.settings
+    noise = model.draw(np.random.default_rng(0), x, **settings)
+    twin, expected = model.copy(dtype="complex128"), np.empty(model.theta.size)
+    for k in range(expected.size):
+        twin.theta[k] += 1e-20j
+        expected[k] = twin.forward(x, noise, **settings)[0].loss.imag / 1e-20
+        twin.theta[k] = model.theta[k]
+    grads = model.backward(model.forward(x, noise, **settings)[1])
+    assert_close(np.concatenate([grads[name].ravel() for name in model.parameters]), expected, tolerance=1e-12)

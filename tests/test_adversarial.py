@@ -46,14 +46,7 @@ def step_of(model, player, x=None, **settings):
 @pytest.mark.parametrize("example", EXAMPLES, ids=[example.name for example in EXAMPLES])
 def test_the_gradient_by_the_complex_step(example):
     """With respect to both networks, whosever step it is."""
-    model, (x,), settings = example.model, example.batch, example.settings
-    noise = model.draw(np.random.default_rng(0), x, **settings)
-    twin, gradient = model.copy(dtype="complex128"), np.empty(model.theta.size)
-    for k in range(gradient.size):
-        twin.theta[k] += 1e-20j
-        gradient[k] = twin.forward(x, noise, **settings)[0].loss.imag / 1e-20
-        twin.theta[k] = model.theta[k]
-    naive.assert_close(flat(model.backward(model.forward(x, noise, **settings)[1])), gradient, tolerance=1e-12)
+    naive.assert_is_the_complex_step(example)
 
 
 def test_the_critic_s_step_gives_the_generator_no_gradient():
